@@ -1,1 +1,3 @@
-//! Placeholder.
+//! The product: domains and their rules, with the SQL they need. Knows no HTTP server.
+
+pub mod model;
