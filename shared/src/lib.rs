@@ -1,3 +1,14 @@
-//! The product: domains and their rules, with the SQL they need. Knows no HTTP server.
+//! The product: its domains, their rules and their SQL. `api` and `worker` are two ways to drive it.
+//!
+//! Floors, from the ground: error, ids · config · db, counters, telemetry · bell, identity, tools, model · jobs, events,
+//! workspace · turns. Arrows run down only; nothing here knows HTTP.
 
+pub mod counters;
+pub mod db;
+pub mod error;
+pub mod identity;
+pub mod ids;
 pub mod model;
+pub mod tools;
+
+pub use error::{Code, Error, Origin, Result};

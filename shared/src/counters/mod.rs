@@ -1,0 +1,94 @@
+//! Short integer ids: unique per tenant and kind, roughly ascending, gaps allowed, never a cursor.
+//!
+//! They are counted by one autocommit statement on a connection of its own whose commit does not wait for the disk:
+//! inside the transaction that uses them, the counter's row would be locked across that transaction's flush and cap a
+//! tenant at one commit per flush. Losing the last few counts in a crash is safe, because the log is ordered: an item
+//! that survived has its count before it in the log. Requests that arrive while a statement is under way share the next.
+
+mod store;
+
+use std::collections::HashMap;
+
+use sqlx::PgPool;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::{
+    error::{Error, Result},
+    ids::TenantId,
+};
+
+type Wish = (TenantId, &'static str, i64, oneshot::Sender<Result<i64, String>>);
+
+/// Hands out short ids for one process.
+pub struct Counters {
+    wishes: mpsc::UnboundedSender<Wish>,
+}
+
+impl Counters {
+    /// Starts the counting task over a pool whose commits are asynchronous (see [`crate::db::relaxed_pool`]).
+    #[must_use]
+    pub fn start(relaxed: PgPool) -> Self {
+        let (wishes, inbox) = mpsc::unbounded_channel();
+        tokio::spawn(count(relaxed, inbox));
+        Self { wishes }
+    }
+
+    /// One id.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn next(&self, tenant: TenantId, kind: &'static str) -> Result<i64> {
+        self.next_many(tenant, kind, 1).await
+    }
+
+    /// The first of `n` ids in a row.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn next_many(&self, tenant: TenantId, kind: &'static str, n: i64) -> Result<i64> {
+        let (answer, result) = oneshot::channel();
+        let sent = self.wishes.send((tenant, kind, n, answer));
+        if sent.is_err() {
+            return Err(Error::internal("the counter task has ended"));
+        }
+        match result.await {
+            Ok(Ok(first)) => Ok(first),
+            Ok(Err(why)) => Err(Error::internal(why)),
+            Err(_) => Err(Error::internal("the counter task has ended")),
+        }
+    }
+}
+
+async fn count(relaxed: PgPool, mut inbox: mpsc::UnboundedReceiver<Wish>) {
+    let mut wishes = Vec::new();
+    while inbox.recv_many(&mut wishes, 1024).await > 0 {
+        let mut sums: HashMap<(TenantId, &'static str), i64> = HashMap::new();
+        for (tenant, kind, n, _) in &wishes {
+            *sums.entry((*tenant, kind)).or_default() += n;
+        }
+        // A lost connection only loses numbers, so trying once more is safe; gaps are allowed.
+        let counted = match store::advance(&relaxed, &sums).await {
+            Err(error) if error.is_transient() => store::advance(&relaxed, &sums).await,
+            other => other,
+        };
+        match counted {
+            Ok(mut firsts) => {
+                for (tenant, kind, n, answer) in wishes.drain(..) {
+                    let first = firsts.get_mut(&(tenant, kind)).map(|next| {
+                        let first = *next;
+                        *next += n;
+                        first
+                    });
+                    // A caller that has gone away leaves a gap.
+                    let _ = answer.send(first.ok_or_else(|| "the counter was not answered".to_owned()));
+                }
+            }
+            Err(error) => {
+                let why = error.database().map_or_else(|| error.to_string(), ToString::to_string);
+                for (_, _, _, answer) in wishes.drain(..) {
+                    let _ = answer.send(Err(why.clone()));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! Pools, migrations and [`TenantTx`], the only way to a tenant's rows.
+//!
+//! Invariant: whatever reads or writes tenant rows for a person does so on a `TenantTx`, whose first statement tells
+//! Postgres the tenant, user and role, so that row-level security holds even for a query that forgot its WHERE. The
+//! engine's pool is for scheduling across tenants; it has no right on items.
+
+use std::{str::FromStr, sync::Arc, time::Duration};
+
+use sqlx::{
+    AssertSqlSafe, PgConnection, PgPool, Postgres, Transaction,
+    postgres::{PgConnectOptions, PgPoolOptions},
+};
+
+use crate::{
+    counters::Counters,
+    error::{Error, Result},
+    identity::Actor,
+};
+
+/// Which of the three roles a pool acts as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DbRole {
+    /// Runs migrations.
+    Owner,
+    /// Serves requests, under row-level security.
+    App,
+    /// Schedules across tenants.
+    Engine,
+}
+
+impl DbRole {
+    fn name(self) -> Option<&'static str> {
+        match self {
+            Self::Owner => None,
+            Self::App => Some("alfred_app"),
+            Self::Engine => Some("alfred_engine"),
+        }
+    }
+}
+
+/// Connection settings out of a URL. `postgresql+driver://` is accepted, as other ecosystems write it. When the login
+/// is not the wanted role itself, the connection takes the role on.
+///
+/// # Errors
+/// A sentence that names no secret, when the URL cannot be read.
+pub fn options(url: &str, role: DbRole, application: &str) -> Result<PgConnectOptions, String> {
+    let plain = match url.split_once("://") {
+        Some((scheme, rest)) => match scheme.split('+').next() {
+            Some("postgresql" | "postgres") => format!("postgresql://{rest}"),
+            _ => return Err("is not a postgresql:// URL".to_owned()),
+        },
+        None => return Err("is not a postgresql:// URL".to_owned()),
+    };
+    // The parser's own message may quote the URL and with it the password.
+    let options = PgConnectOptions::from_str(&plain).map_err(|_| "is not a readable postgresql:// URL".to_owned())?;
+    let login = options.get_username().to_owned();
+    let options = options.application_name(application);
+    Ok(match role.name() {
+        Some(name) if login != name => options.options([("role", name)]),
+        _ => options,
+    })
+}
+
+/// A pool with the time-outs that keep one stuck statement from slowing everybody down.
+#[must_use]
+pub fn pool(options: PgConnectOptions, max: u32) -> PgPool {
+    let options = options.options([
+        ("idle_in_transaction_session_timeout", "10s"),
+        ("statement_timeout", "15s"),
+        ("lock_timeout", "5s"),
+    ]);
+    PgPoolOptions::new()
+        .max_connections(max)
+        .min_connections(1)
+        .acquire_timeout(Duration::from_secs(5))
+        // A ping before each use costs a round trip a transaction; a dead connection shows at its first statement
+        // and every caller retries or answers for that.
+        .test_before_acquire(false)
+        .idle_timeout(Duration::from_secs(300))
+        .connect_lazy_with(options)
+}
+
+/// The one-connection pool for writes whose loss costs nothing: short-id counters and heartbeats.
+#[must_use]
+pub fn relaxed_pool(options: PgConnectOptions) -> PgPool {
+    let options = options.options([("synchronous_commit", "off"), ("statement_timeout", "5s")]);
+    PgPoolOptions::new()
+        .max_connections(1)
+        .acquire_timeout(Duration::from_secs(5))
+        .test_before_acquire(false)
+        .connect_lazy_with(options)
+}
+
+/// A transaction outside of any tenant, for engine work.
+///
+/// # Errors
+/// The database's.
+pub async fn begin(pool: &PgPool) -> Result<Transaction<'static, Postgres>> {
+    Ok(pool.begin().await?)
+}
+
+/// Runs apalis's migrations, then ours. Safe to run twice and at the same time.
+///
+/// # Errors
+/// The database's, or a migration that was changed after it ran.
+pub async fn migrate(owner: &PgPool) -> Result<()> {
+    let mut guard = owner.acquire().await?;
+    // sqlx locks each history by itself; this lock covers the two together. Kept on its own connection.
+    sqlx::query("select pg_advisory_lock(7041)").execute(&mut *guard).await?;
+    let outcome = async {
+        apalis_sql::PostgresStorage::setup(owner).await.map_err(Error::internal)?;
+        MIGRATIONS.run(owner).await.map_err(Error::internal)
+    }
+    .await;
+    sqlx::query("select pg_advisory_unlock(7041)").execute(&mut *guard).await?;
+    outcome
+}
+
+/// Our migrations, embedded.
+pub static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../migrations");
+
+/// The app-role pool and what a transaction on tenant rows needs beside it.
+#[derive(Clone)]
+pub struct TenantDb {
+    app: PgPool,
+    counters: Arc<Counters>,
+}
+
+impl TenantDb {
+    /// Over the pool of the app role.
+    #[must_use]
+    pub fn new(app: PgPool, counters: Arc<Counters>) -> Self {
+        Self { app, counters }
+    }
+
+    /// Short ids.
+    #[must_use]
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// The pool itself: for health checks and for finding out who a credential belongs to, before there is a tenant.
+    #[must_use]
+    pub fn app(&self) -> &PgPool {
+        &self.app
+    }
+
+    /// Begins a transaction as this actor.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn begin(&self, actor: &Actor) -> Result<TenantTx> {
+        // One round trip: the ids are uuids and the role is one of two words, so nothing needs quoting.
+        let begin = format!(
+            "begin; select set_config('app.tenant_id', '{}', true), set_config('app.user_id', '{}', true), \
+             set_config('app.role', '{}', true)",
+            actor.tenant,
+            actor.user,
+            actor.role.as_str()
+        );
+        let tx = self.app.begin_with(AssertSqlSafe(begin)).await?;
+        Ok(TenantTx { tx, actor: actor.clone(), counters: Arc::clone(&self.counters) })
+    }
+}
+
+/// A transaction that Postgres knows the tenant, user and role of. No `TenantTx` lives across a call to a model, a
+/// remote tool or anything else beyond the database.
+pub struct TenantTx {
+    tx: Transaction<'static, Postgres>,
+    actor: Actor,
+    counters: Arc<Counters>,
+}
+
+impl TenantTx {
+    /// Whose transaction this is.
+    #[must_use]
+    pub fn actor(&self) -> &Actor {
+        &self.actor
+    }
+
+    /// The connection, for stores.
+    pub fn connection(&mut self) -> &mut PgConnection {
+        &mut self.tx
+    }
+
+    /// The next short id of this kind in the actor's tenant (counted outside of this transaction).
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn next_id(&self, kind: &'static str) -> Result<i64> {
+        self.counters.next(self.actor.tenant, kind).await
+    }
+
+    /// Commits.
+    ///
+    /// # Errors
+    /// The database's. After a lost connection the outcome is unknown: the caller must look.
+    pub async fn commit(self) -> Result<()> {
+        Ok(self.tx.commit().await?)
+    }
+
+    /// Rolls back.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn rollback(self) -> Result<()> {
+        Ok(self.tx.rollback().await?)
+    }
+}

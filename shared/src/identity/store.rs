@@ -1,0 +1,80 @@
+//! SQL of identity.
+
+use sqlx::PgPool;
+
+use super::{Actor, Role};
+use crate::{
+    error::Result,
+    ids::{TenantId, UserId},
+};
+
+type ActorRow = (TenantId, UserId, String, bool, String);
+
+pub(super) async fn by_key_hash(app: &PgPool, hash: &[u8; 32]) -> Result<Option<Actor>> {
+    let row: Option<ActorRow> = sqlx::query_as(
+        "select tenant_id, user_id, role, operator, timezone from identity_by_key_hash($1)",
+    )
+    .bind(hash.as_slice())
+    .fetch_optional(app)
+    .await?;
+    Ok(row.map(|(tenant, user, role, operator, timezone)| Actor {
+        tenant,
+        user,
+        role: if role == "admin" { Role::Admin } else { Role::Member },
+        operator,
+        timezone,
+    }))
+}
+
+pub(super) struct NewIdentity<'a> {
+    pub(super) tenant: TenantId,
+    pub(super) tenant_name: &'a str,
+    pub(super) user: UserId,
+    pub(super) email: &'a str,
+    pub(super) role: Role,
+    pub(super) operator: bool,
+    pub(super) key_hash: [u8; 32],
+    pub(super) running_turns: i64,
+}
+
+/// Makes tenant, user, membership, slots and key; each only when it is not there yet.
+pub(super) async fn ensure(engine: &PgPool, new: &NewIdentity<'_>) -> Result<()> {
+    let mut tx = crate::db::begin(engine).await?;
+    sqlx::query("insert into tenants (id, name) values ($1, $2) on conflict (id) do nothing")
+        .bind(new.tenant)
+        .bind(new.tenant_name)
+        .execute(&mut *tx)
+        .await?;
+    sqlx::query("insert into users (id, email) values ($1, $2) on conflict do nothing")
+        .bind(new.user)
+        .bind(new.email)
+        .execute(&mut *tx)
+        .await?;
+    sqlx::query(
+        "insert into memberships (tenant_id, user_id, role) values ($1, $2, $3)
+         on conflict (tenant_id, user_id) do nothing",
+    )
+    .bind(new.tenant)
+    .bind(new.user)
+    .bind(new.role.as_str())
+    .execute(&mut *tx)
+    .await?;
+    sqlx::query("select tenant_slots_resize($1, $2)")
+        .bind(new.tenant)
+        .bind(new.running_turns)
+        .execute(&mut *tx)
+        .await?;
+    sqlx::query(
+        "insert into api_keys (tenant_id, id, user_id, key_hash, operator) values ($1, $2, $3, $4, $5)
+         on conflict (key_hash) do nothing",
+    )
+    .bind(new.tenant)
+    .bind(uuid::Uuid::now_v7())
+    .bind(new.user)
+    .bind(new.key_hash.as_slice())
+    .bind(new.operator)
+    .execute(&mut *tx)
+    .await?;
+    tx.commit().await?;
+    Ok(())
+}
