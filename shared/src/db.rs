@@ -52,7 +52,8 @@ pub fn options(url: &str, role: DbRole, application: &str) -> Result<PgConnectOp
         None => return Err("is not a postgresql:// URL".to_owned()),
     };
     // The parser's own message may quote the URL and with it the password.
-    let options = PgConnectOptions::from_str(&plain).map_err(|_| "is not a readable postgresql:// URL".to_owned())?;
+    let options =
+        PgConnectOptions::from_str(&plain).map_err(|_| "is not a readable postgresql:// URL".to_owned())?;
     let login = options.get_username().to_owned();
     let options = options.application_name(application);
     Ok(match role.name() {

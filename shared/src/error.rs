@@ -115,7 +115,14 @@ impl Error {
     /// An error of this code, with a sentence for the client.
     pub fn new(code: Code, message: impl Into<Cow<'static, str>>) -> Self {
         let message = message.into();
-        Self { code, message, origin: code.origin(), invalid: Invalid::Unacceptable, details: None, source: None }
+        Self {
+            code,
+            message,
+            origin: code.origin(),
+            invalid: Invalid::Unacceptable,
+            details: None,
+            source: None,
+        }
     }
 
     /// A request that is wrong in itself.
@@ -140,7 +147,8 @@ impl Error {
 
     /// 500 with its cause, which goes to the log only.
     pub fn internal(source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
-        Self::new(Code::Internal, "an internal error; the log has it under this request id").with_source(source)
+        Self::new(Code::Internal, "an internal error; the log has it under this request id")
+            .with_source(source)
     }
 
     /// The same error with its cause, which goes to the log only.

@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// The tenant of the development key, unless `DEFAULT_TENANT_ID` names another.
-pub const TENANT: TenantId = TenantId(Uuid::from_u128(0x0a1f_0000_0000_7000_8000_0000_0000_0001));
+pub const TENANT: TenantId = crate::config::DEFAULT_TENANT;
 /// The user of the development key.
 pub const USER: UserId = UserId(Uuid::from_u128(0x0a1f_0000_0000_7000_8000_0000_0000_0002));
 

@@ -11,12 +11,11 @@ use crate::{
 type ActorRow = (TenantId, UserId, String, bool, String);
 
 pub(super) async fn by_key_hash(app: &PgPool, hash: &[u8; 32]) -> Result<Option<Actor>> {
-    let row: Option<ActorRow> = sqlx::query_as(
-        "select tenant_id, user_id, role, operator, timezone from identity_by_key_hash($1)",
-    )
-    .bind(hash.as_slice())
-    .fetch_optional(app)
-    .await?;
+    let row: Option<ActorRow> =
+        sqlx::query_as("select tenant_id, user_id, role, operator, timezone from identity_by_key_hash($1)")
+            .bind(hash.as_slice())
+            .fetch_optional(app)
+            .await?;
     Ok(row.map(|(tenant, user, role, operator, timezone)| Actor {
         tenant,
         user,

@@ -65,7 +65,11 @@ pub type WorkspaceRun = for<'a> fn(&'a mut TenantTx, &'a Value) -> BoxFuture<'a,
 /// A tool whose effect lies beyond the database.
 pub trait OutsideTool: Send + Sync {
     /// Makes the call. `idempotency_key` is the same whenever this call of this turn is made again.
-    fn call<'a>(&'a self, arguments: &'a Value, idempotency_key: &'a str) -> BoxFuture<'a, Result<ToolOutput>>;
+    fn call<'a>(
+        &'a self,
+        arguments: &'a Value,
+        idempotency_key: &'a str,
+    ) -> BoxFuture<'a, Result<ToolOutput>>;
 }
 
 /// How a tool is run.

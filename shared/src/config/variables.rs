@@ -1,0 +1,137 @@
+//! Every environment variable there is, with its default and what it means. `.env.example` is this list written out.
+
+/// One variable.
+#[derive(Debug, Clone, Copy)]
+pub struct Variable {
+    /// Its name.
+    pub name: &'static str,
+    /// What holds when it is unset or empty; empty when there is no fixed value.
+    pub default: &'static str,
+    /// What it is for, its unit, and when it must be set.
+    pub comment: &'static str,
+}
+
+/// Variables under a heading.
+#[derive(Debug, Clone, Copy)]
+pub struct Group {
+    /// The heading in `.env.example`.
+    pub heading: &'static str,
+    /// The variables, in reading order.
+    pub variables: &'static [Variable],
+}
+
+macro_rules! groups {
+    ($($heading:literal { $($name:ident = $default:literal, $comment:literal;)* })*) => {
+        /// The list.
+        pub const GROUPS: &[Group] = &[$(Group {
+            heading: $heading,
+            variables: &[$(Variable { name: stringify!($name), default: $default, comment: $comment },)*],
+        },)*];
+    };
+}
+
+groups! {
+    "The process" {
+        APP_ENV = "dev", "dev, test or prod. prod reads no .env file and refuses development secrets.";
+        APP_HOST = "", "The address to listen on. Unset: 127.0.0.1 in dev and test, 0.0.0.0 in prod.";
+        APP_PORT = "8080", "The port of the api; 0 takes a free one.";
+        PUBLIC_URL = "", "Where clients reach the api. Unset: http://localhost:APP_PORT. An https URL switches HSTS on.";
+        CORS_ORIGINS = "", "Browser origins that may call the api, separated by commas. Unset: all of them in dev and test, none in prod.";
+        MAX_BODY_BYTES = "1048576", "The largest request body, in bytes.";
+        LOG_LEVEL = "info", "error, warn, info, debug or trace, or directives such as info,sqlx=debug.";
+        DRAIN_SECONDS = "20", "How long a process that was told to stop waits for what it is doing.";
+    }
+    "Secrets" {
+        API_KEY = "alfred-development-key", "The key of the default tenant's first user, 16 characters or more (32 in prod, where there is no default and keys may live in the database alone).";
+        FERNET_KEY = "", "Keys that encrypt stored credentials, newest first, separated by commas: 32 bytes each, base64 with - and _. Required in prod; otherwise a fixed development key.";
+        DEFAULT_TENANT_ID = "", "The uuid of the tenant that API_KEY belongs to. Unset: a fixed one.";
+    }
+    "PostgreSQL" {
+        DB_URL = "", "Required. Requests run on it under row-level security. postgresql+driver:// is accepted; a login that is not alfred_app takes that role on.";
+        DB_ENGINE_URL = "", "Scheduling across tenants, as alfred_engine: a direct connection, no transaction pooler. Unset: DB_URL.";
+        DB_OWNER_URL = "", "Migrations: a role that owns the database. Unset: DB_URL.";
+        DB_LISTEN_URL = "", "LISTEN: a direct session connection to the primary. Unset: DB_ENGINE_URL.";
+        DB_POOL_MAX = "16", "The most connections of each pool of a process.";
+    }
+    "Language models" {
+        MODEL_PROVIDER = "", "anthropic, openai, openai-compatible or offline. Unset: the first with a key, else offline.";
+        MODEL_NAME = "", "The provider's name of the model. Unset: the provider's default; required for openai-compatible.";
+        MODEL_BASE_URL = "", "Another address of the provider; required for openai-compatible.";
+        MODEL_FALLBACKS = "", "Tried in order when the model fails: provider:model, separated by commas.";
+        ANTHROPIC_API_KEY = "", "The key of Anthropic's API.";
+        OPENAI_API_KEY = "", "The key of OpenAI's API, also sent to an openai-compatible server.";
+        MODEL_IDLE_TIMEOUT_SECONDS = "60", "How long a provider may stay silent before its stream counts as stalled.";
+        MODEL_RETRIES = "3", "How often a failed model call is made again before the next fallback.";
+        MODEL_RETRY_BASE_MS = "500", "The first pause before such a retry; it doubles each time.";
+        MODEL_OFFLINE_DELAY_MS = "15", "The pause before each word of the offline model.";
+        CONTEXT_BUDGET_TOKENS = "128000", "The size of the model's context: history is cut to fit it, and 80 % of it brings a warning.";
+    }
+    "Turns" {
+        WORKER_CONCURRENCY = "1000", "The most turns that one worker process runs at once.";
+        TENANT_RUNNING_TURNS = "64", "The most turns of one tenant that run at once; read when the tenant is made.";
+        TURN_LEASE_SECONDS = "10", "A worker that was not heard of for so long is dead, and its turns go to others. Its heartbeat is a fifth of this.";
+        TURN_MAX_ATTEMPTS = "3", "How many failed attempts make a turn dead.";
+        TURN_RETRY_BASE_MS = "1000", "The pause before the second attempt; it doubles each time.";
+        TURN_MAX_STEPS = "16", "The most model replies in one turn.";
+        TURN_TIME_BUDGET_SECONDS = "600", "The most time that a turn may run.";
+        TURN_TOKEN_BUDGET = "200000", "The most tokens, input and output together, that a turn may use.";
+        TURN_COST_BUDGET_MICROS = "0", "The most that a turn may cost, in millionths of a dollar; 0 is no limit.";
+        APPROVAL_TIMEOUT_SECONDS = "3600", "How long a tool call waits for a person; after that it counts as denied.";
+        SESSION_IDLE_DAYS = "7", "A session that was not used for so long ends.";
+    }
+    "Streams" {
+        STREAM_KEEPALIVE_SECONDS = "15", "How long a stream stays silent before a keepalive comment.";
+        STREAM_HOLD_SECONDS = "10", "How long a stream's request waits for a database that is away before it is closed without an answer.";
+    }
+    "Scripts only" {
+        WORKERS = "2", "How many worker processes scripts/run starts.";
+        ALFRED_HOME = ".alfred", "Where scripts/run keeps its database, logs and development secrets.";
+    }
+}
+
+/// The default of a variable.
+pub(super) fn default_of(name: &str) -> Option<&'static str> {
+    GROUPS.iter().flat_map(|group| group.variables).find(|variable| variable.name == name).map(|v| v.default)
+}
+
+/// The text of `.env.example`.
+#[must_use]
+pub fn env_example() -> String {
+    let mut text = String::from(
+        "# Every variable, with its default; an empty value counts as unset. Copy to .env, which is read unless\n\
+         # APP_ENV=prod, and change what you need. What the environment itself says wins.\n",
+    );
+    for group in GROUPS {
+        text.push_str("\n# --- ");
+        text.push_str(group.heading);
+        text.push('\n');
+        for variable in group.variables {
+            for line in wrap(variable.comment) {
+                text.push_str("# ");
+                text.push_str(&line);
+                text.push('\n');
+            }
+            text.push_str(variable.name);
+            text.push('=');
+            text.push_str(variable.default);
+            text.push('\n');
+        }
+    }
+    text
+}
+
+fn wrap(comment: &str) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for word in comment.split(' ') {
+        if lines.last().is_some_and(|line| line.len() + word.len() > 108) {
+            lines.push(String::new());
+        }
+        if let Some(line) = lines.last_mut() {
+            if !line.is_empty() {
+                line.push(' ');
+            }
+            line.push_str(word);
+        }
+    }
+    lines
+}

@@ -1,0 +1,128 @@
+//! House rules, as tests.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+}
+
+/// Every Rust file of ours: (path from the root, text).
+fn sources() -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    let mut folders: Vec<PathBuf> = ["shared", "api", "worker", "scripts"].map(|top| root().join(top)).into();
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let name = path.strip_prefix(root()).unwrap().to_string_lossy().replace('\\', "/");
+                found.push((name, fs::read_to_string(&path).unwrap()));
+            }
+        }
+    }
+    assert!(found.len() > 10, "the sources were not found");
+    found.sort();
+    found
+}
+
+/// The text before the file's unit tests.
+fn without_tests(text: &str) -> &str {
+    text.split("\n#[cfg(test)]\nmod ").next().unwrap()
+}
+
+fn is_test(name: &str) -> bool {
+    name.contains("/tests/")
+}
+
+fn assert_none(broken: &[String], rule: &str) {
+    assert!(broken.is_empty(), "{rule}:\n{}", broken.join("\n"));
+}
+
+#[test]
+fn sql_lives_in_stores() {
+    let broken: Vec<String> = sources()
+        .iter()
+        .filter(|(name, _)| {
+            let product = ["shared/src", "api/src", "worker/src"].iter().any(|top| name.starts_with(top));
+            product
+                && !name.ends_with("/store.rs")
+                && name != "shared/src/db.rs"
+                && !name.starts_with("shared/src/testing")
+        })
+        .filter(|(_, text)| {
+            let code = without_tests(text);
+            ["sqlx::query", "query_as(", "query_scalar(", "raw_sql(", "QueryBuilder"]
+                .iter()
+                .any(|call| code.contains(call))
+        })
+        .map(|(name, _)| name.clone())
+        .collect();
+    assert_none(&broken, "SQL belongs in a store.rs");
+}
+
+#[test]
+fn every_file_says_what_it_is_for() {
+    let broken: Vec<String> =
+        sources().into_iter().filter(|(_, text)| !text.starts_with("//! ")).map(|(name, _)| name).collect();
+    assert_none(&broken, "a file starts with //! and a sentence");
+}
+
+#[test]
+fn files_stay_short() {
+    let broken: Vec<String> = sources()
+        .iter()
+        .filter(|(name, _)| !is_test(name))
+        .map(|(name, text)| (name, without_tests(text).lines().count()))
+        .filter(|(_, lines)| *lines > 500)
+        .map(|(name, lines)| format!("{name}: {lines}"))
+        .collect();
+    assert_none(&broken, "500 lines are the alarm; split by noun");
+}
+
+#[test]
+fn lints_are_expected_not_allowed() {
+    let allow = ["#[al", "low("].concat();
+    let allow_all = ["#![al", "low("].concat();
+    let broken: Vec<String> = sources()
+        .into_iter()
+        .filter(|(_, text)| text.contains(&allow) || text.contains(&allow_all))
+        .map(|(name, _)| name)
+        .collect();
+    assert_none(&broken, "use #[expect(.., reason = ..)]");
+}
+
+#[test]
+fn the_environment_is_read_by_config_alone() {
+    let broken: Vec<String> = sources()
+        .into_iter()
+        .filter(|(name, text)| {
+            let product = ["shared/src", "api/src", "worker/src"].iter().any(|top| name.starts_with(top));
+            let excepted = name.starts_with("shared/src/config/") || name.starts_with("shared/src/testing");
+            product
+                && !excepted
+                && ["env::var", "env::vars"].iter().any(|call| without_tests(text).contains(call))
+        })
+        .map(|(name, _)| name)
+        .collect();
+    assert_none(&broken, "variables are read in shared::config");
+}
+
+#[test]
+fn shared_knows_no_http_server() {
+    let manifest = fs::read_to_string(root().join("shared/Cargo.toml")).unwrap();
+    for server in ["axum", "hyper", "tower", "utoipa"] {
+        assert!(!manifest.contains(server), "shared must not depend on {server}");
+    }
+}
+
+#[test]
+fn env_example_is_complete() {
+    let file = fs::read_to_string(root().join(".env.example")).unwrap_or_default();
+    let wanted = shared::config::env_example();
+    assert!(file == wanted, ".env.example differs from shared::config; it should be:\n{wanted}");
+}
