@@ -6,14 +6,25 @@
 //! Knows nothing of turns, tools or tenants. Invariant: a stream yields exactly one `Done`, last, or exactly one
 //! error, last; nothing here retries, logs a body or shows a key.
 
+mod anthropic;
+mod config;
 mod error;
+pub mod http;
 mod id;
 mod message;
+mod offline;
+mod openai;
+mod openai_compatible;
+pub mod price;
+mod raw;
+mod sse;
+mod stream;
 
 use futures::stream::BoxStream;
 use serde::{Deserialize, Serialize};
 
 pub use self::{
+    config::{ModelConfig, ModelConfigError, by_name},
     error::{ModelError, ModelErrorKind},
     id::{ModelId, Provider, UnknownProvider},
     message::{ModelMessage, ModelRequest, NativeBlocks, ToolCall, ToolResult, ToolSpec},
