@@ -3,14 +3,17 @@
 //! Floors, from the ground: error, ids · config · db, counters, telemetry · bell, identity, tools, model · jobs, events,
 //! workspace · turns. Arrows run down only; nothing here knows HTTP.
 
+pub mod bell;
 pub mod config;
 pub mod counters;
 pub mod db;
 pub mod error;
+pub mod events;
 pub mod identity;
 pub mod ids;
 pub mod model;
 pub mod telemetry;
+pub mod testing;
 pub mod tools;
 
 pub use error::{Code, Error, Origin, Result};
