@@ -17,7 +17,10 @@ pub use self::{
     reader::ConfigError,
     variables::{GROUPS, Group, Variable, env_example},
 };
-use crate::ids::TenantId;
+use crate::{
+    ids::TenantId,
+    model::{ModelConfig, ModelId, Provider},
+};
 
 /// Keys that everybody knows, so production refuses them.
 const DEVELOPMENT_API_KEY: &str = "alfred-development-key";
@@ -86,6 +89,8 @@ pub struct Config {
     pub db_listen_url: SecretString,
     pub db_pool_max: u32,
 
+    /// `MODEL_*` and the providers' keys.
+    pub model: ModelConfig,
     pub model_retries: u32,
     /// `MODEL_RETRY_BASE_MS`
     pub model_retry_base: Duration,
@@ -206,6 +211,7 @@ fn read(reader: &mut Reader<'_>) -> Option<Config> {
         fernet_keys,
         default_tenant,
         db_pool_max: reader.number("DB_POOL_MAX", 1, 1000),
+        model: model(reader),
         model_retries: reader.number("MODEL_RETRIES", 0, 20),
         model_retry_base: reader.milliseconds("MODEL_RETRY_BASE_MS", 0, 60_000),
         context_budget_tokens: reader.number("CONTEXT_BUDGET_TOKENS", 1000, 100_000_000),
@@ -229,6 +235,25 @@ fn read(reader: &mut Reader<'_>) -> Option<Config> {
         db_owner_url: db_owner_url?,
         db_listen_url: db_listen_url?,
     })
+}
+
+/// The parts; whether they fit together is found out by whoever builds the models.
+fn model(reader: &mut Reader<'_>) -> ModelConfig {
+    let base_url: Option<Url> = reader.optional("MODEL_BASE_URL", "an http or https URL");
+    if base_url.as_ref().is_some_and(|url| !matches!(url.scheme(), "http" | "https")) {
+        reader.refuse("MODEL_BASE_URL", "is not an http or https URL");
+    }
+    ModelConfig {
+        provider: reader
+            .optional::<Provider>("MODEL_PROVIDER", "anthropic, openai, openai-compatible or offline"),
+        name: reader.text("MODEL_NAME").map(str::to_owned),
+        base_url,
+        fallbacks: reader.list::<ModelId>("MODEL_FALLBACKS", "a model written provider:model"),
+        anthropic_api_key: reader.secret("ANTHROPIC_API_KEY"),
+        openai_api_key: reader.secret("OPENAI_API_KEY"),
+        idle_timeout: reader.seconds("MODEL_IDLE_TIMEOUT_SECONDS", 0.1, 3600.0),
+        offline_delay: reader.milliseconds("MODEL_OFFLINE_DELAY_MS", 0, 60_000),
+    }
 }
 
 fn public_url(reader: &mut Reader<'_>, app_port: u16) -> Option<Url> {
