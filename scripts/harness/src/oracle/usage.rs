@@ -1,0 +1,72 @@
+//! Rule (7): what models cost.
+
+use std::collections::BTreeMap;
+
+use super::{Expectations, Picture, Violation};
+
+/// A settled call says what the provider said; every other call is marked as an estimate once its turn has ended.
+pub(super) fn calls(picture: &Picture, expected: &Expectations, found: &mut Vec<Violation>) {
+    let mut say = |what: String| found.push(Violation { rule: 7, what });
+    let mut reported: BTreeMap<(i64, i64), usize> = BTreeMap::new();
+    if let Some(provider) = &expected.provider {
+        for usage in &provider.reported {
+            *reported.entry(*usage).or_default() += 1;
+        }
+    }
+    for turn in &picture.turns {
+        for call in picture.calls_of(turn.id) {
+            if call.settled_at.is_none() && !call.estimated && turn.finished_at.is_some() {
+                say(format!("call {} of turn {} is neither settled nor an estimate", call.id, turn.id));
+            }
+            if expected.provider.is_none() || call.settled_at.is_none() || call.estimated {
+                continue;
+            }
+            let usage = (call.input_tokens, call.output_tokens);
+            // A call that the provider refused or that broke before any usage was settled with nothing.
+            if usage == (0, 0) {
+                continue;
+            }
+            match reported.get_mut(&usage) {
+                Some(left) if *left > 0 => *left -= 1,
+                _ => say(format!(
+                    "call {} of turn {} was settled with {usage:?} ({:?}), which the provider did not report",
+                    call.id, turn.id, call.outcome
+                )),
+            }
+        }
+    }
+}
+
+/// A turn's tokens are those of its calls, a session's are those of its ended turns.
+pub(super) fn totals(picture: &Picture, found: &mut Vec<Violation>) {
+    let mut sessions: BTreeMap<_, i64> = BTreeMap::new();
+    for turn in picture.turns.iter().filter(|turn| turn.finished_at.is_some()) {
+        *sessions.entry((turn.tenant_id, turn.session_id)).or_default() += turn.input_tokens + turn.output_tokens;
+        let calls = picture.calls_of(turn.id);
+        let sum = (
+            calls.iter().map(|call| call.input_tokens).sum::<i64>(),
+            calls.iter().map(|call| call.output_tokens).sum::<i64>(),
+        );
+        // Calls whose reply was lost with their worker are settled after the fact and may come too late for the turn.
+        if calls.iter().all(|call| !call.estimated) && sum != (turn.input_tokens, turn.output_tokens) {
+            found.push(Violation {
+                rule: 7,
+                what: format!(
+                    "turn {} ({}) says {:?} tokens, its calls say {sum:?}",
+                    turn.id,
+                    turn.state,
+                    (turn.input_tokens, turn.output_tokens)
+                ),
+            });
+        }
+    }
+    for session in &picture.sessions {
+        let turns = sessions.get(&(session.tenant_id, session.id)).copied().unwrap_or(0);
+        if turns != session.tokens_total {
+            found.push(Violation {
+                rule: 7,
+                what: format!("session {} says {} tokens, its turns say {turns}", session.id, session.tokens_total),
+            });
+        }
+    }
+}
