@@ -1,9 +1,33 @@
-//! The bell.
-use crate::ids::{ConversationId, TenantId, TurnId};
-use sqlx::{PgPool, postgres::PgConnectOptions};
+//! The doorbell between processes: one LISTEN connection and one ringing task each.
+//!
+//! A bell carries ids and a hint of the new tail, never data, and a lost one costs a delay: whoever hears must also
+//! look on connect, on [`Heard::Reconnected`] and on a slow timer. It is rung after the commit that made it true, in a
+//! statement of its own, because Postgres serialises the commits of transactions that carry a NOTIFY. What is rung
+//! while the last NOTIFY is under way goes into the next one, the latest tail of each turn.
+//!
+//! The bell rings itself every five seconds; two echoes missing mean a connection that is open but deaf.
+
+mod listen;
+mod payload;
+mod ring;
+mod store;
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 
-/// What a process listens to.
+use sqlx::{PgPool, postgres::PgConnectOptions};
+use tokio::{
+    sync::{Notify, broadcast},
+    task::JoinHandle,
+};
+
+use crate::ids::{ConversationId, TenantId, TurnId};
+
+/// How many notifications a slow hearer may be behind before it is told to look for itself.
+const BACKLOG: usize = 1024;
+
+/// What a process listens to. A process hears (and pays for) only what it names at start; it may ring them all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Channel {
     /// Logs grew.
@@ -20,9 +44,23 @@ pub enum Channel {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ring {
     /// The turn's log reaches to `tail`.
-    Events { tenant: TenantId, turn: TurnId, tail: i64 },
+    Events {
+        /// The turn's tenant.
+        tenant: TenantId,
+        /// The turn.
+        turn: TurnId,
+        /// Id of its last event.
+        tail: i64,
+    },
     /// The conversation has a turn of this number.
-    Turn { tenant: TenantId, conversation: ConversationId, turn_no: i64 },
+    Turn {
+        /// The conversation's tenant.
+        tenant: TenantId,
+        /// The conversation.
+        conversation: ConversationId,
+        /// Number of its latest turn.
+        turn_no: i64,
+    },
     /// There is something to claim.
     Work,
     /// Cancel was asked of this turn.
@@ -40,35 +78,102 @@ pub enum Heard {
     Work,
     /// Cancel was asked of these turns.
     Cancel(Arc<[TurnId]>),
-    /// The connection was new or deaf, or the listener fell behind: anything may have been missed, so look.
+    /// The connection is new or was deaf, or this hearer fell behind: anything may have been missed, so look.
     Reconnected,
 }
 
-/// A process's bell.
+/// A process's bell. The tasks end with the last clone.
 #[derive(Clone)]
-pub struct Bell {}
-/// One listener's end.
-pub struct Hearing {}
+pub struct Bell {
+    shared: Arc<Shared>,
+    _tasks: Arc<Tasks>,
+}
 
-impl Bell {
-    /// Starts the listening and the ringing task.
-    #[must_use]
-    pub fn start(_listen: PgConnectOptions, _engine: PgPool, _channels: &[Channel]) -> Self {
-        unimplemented!()
-    }
-    /// Rings; never blocks.
-    pub fn ring(&self, _ring: Ring) {
-        unimplemented!()
-    }
-    /// Hears everything from now on.
-    #[must_use]
-    pub fn subscribe(&self) -> Hearing {
-        unimplemented!()
+struct Shared {
+    pending: std::sync::Mutex<ring::Pending>,
+    wake: Notify,
+    settled: Notify,
+    heard: broadcast::Sender<Heard>,
+}
+
+struct Tasks([JoinHandle<()>; 2]);
+
+impl Drop for Tasks {
+    fn drop(&mut self) {
+        for task in &self.0 {
+            task.abort();
+        }
     }
 }
+
+/// One hearer's end.
+pub struct Hearing(broadcast::Receiver<Heard>);
+
+impl Bell {
+    /// Starts the listening task, on a connection of its own that must not go through a transaction-mode pooler, and
+    /// the ringing task, on the engine's pool.
+    #[must_use]
+    pub fn start(listen: PgConnectOptions, engine: PgPool, channels: &[Channel]) -> Self {
+        let shared = Arc::new(Shared {
+            pending: std::sync::Mutex::default(),
+            wake: Notify::new(),
+            settled: Notify::new(),
+            heard: broadcast::channel(BACKLOG).0,
+        });
+        let echo = payload::echo_channel();
+        let ringing = tokio::spawn(ring::run(Arc::clone(&shared), engine, echo.clone()));
+        let listening = tokio::spawn(listen::run(Arc::clone(&shared), listen, channels.to_vec(), echo));
+        Self { shared, _tasks: Arc::new(Tasks([ringing, listening])) }
+    }
+
+    /// Rings; never blocks.
+    pub fn ring(&self, ring: Ring) {
+        self.shared.ring(|pending| pending.add(ring));
+    }
+
+    /// Rings for many at once.
+    pub fn ring_all(&self, rings: impl IntoIterator<Item = Ring>) {
+        self.shared.ring(|pending| rings.into_iter().for_each(|ring| pending.add(ring)));
+    }
+
+    /// Waits until all that was rung has been sent, for a process that is about to end. The caller bounds the wait.
+    pub async fn settled(&self) {
+        loop {
+            let settled = self.shared.settled.notified();
+            tokio::pin!(settled);
+            settled.as_mut().enable();
+            if self.shared.is_settled() {
+                return;
+            }
+            settled.await;
+        }
+    }
+
+    /// Hears everything from now on, of the channels that were named at start.
+    #[must_use]
+    pub fn subscribe(&self) -> Hearing {
+        Hearing(self.shared.heard.subscribe())
+    }
+}
+
+impl Shared {
+    fn ring(&self, add: impl FnOnce(&mut ring::Pending)) {
+        add(&mut self.pending.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
+        self.wake.notify_one();
+    }
+
+    fn is_settled(&self) -> bool {
+        self.pending.lock().unwrap_or_else(std::sync::PoisonError::into_inner).is_settled()
+    }
+}
+
 impl Hearing {
     /// The next thing heard. Waits for ever once the bell is gone. Cancel-safe.
     pub async fn next(&mut self) -> Heard {
-        unimplemented!()
+        match self.0.recv().await {
+            Ok(heard) => heard,
+            Err(broadcast::error::RecvError::Lagged(_)) => Heard::Reconnected,
+            Err(broadcast::error::RecvError::Closed) => std::future::pending().await,
+        }
     }
 }

@@ -4,6 +4,7 @@
 //! [`data`] makes the JSON of each kind, `store` holds the SQL. Invariants: ids are dense within an attempt and jump
 //! only onto `resumed`; nobody is told of an event before it is durable; who lost the lease inserts nothing.
 
+mod append;
 pub mod data;
 pub mod hub;
 pub mod log;

@@ -1,11 +1,15 @@
-//! The SQL of the event log.
+//! The SQL of the event log. Written as the engine, except for rows that ride in a request's transaction.
 
-use sqlx::PgConnection;
+use std::{str::FromStr, sync::Arc};
 
+use sqlx::{PgConnection, PgPool};
+use uuid::Uuid;
+
+use super::log::{OpenTurn, Row};
 use crate::{
     error::Result,
-    events::EventKind,
-    ids::{TenantId, TurnId},
+    events::{Event, EventKind, Lease},
+    ids::{ConversationId, TenantId, TurnId},
 };
 
 /// Inserts rows of one turn in the caller's transaction.
@@ -30,4 +34,136 @@ pub(super) async fn insert(
     .execute(connection)
     .await?;
     Ok(())
+}
+
+/// Tenants, turns and tokens of leases, as columns.
+fn columns(leases: impl Iterator<Item = Lease>) -> (Vec<Uuid>, Vec<Uuid>, Vec<Uuid>) {
+    let mut columns = (Vec::new(), Vec::new(), Vec::new());
+    for lease in leases {
+        columns.0.push(lease.tenant.0);
+        columns.1.push(lease.turn.0);
+        columns.2.push(lease.token);
+    }
+    columns
+}
+
+/// Appends rows of many turns. The share lock fences: a WHERE would let a paused statement commit after a takeover,
+/// the lock makes the takeover wait for it or drops the turn from it. Answers the turns (by position from 1) whose
+/// lease held and that nobody had locked, and whether cancel was asked.
+pub(super) async fn append(engine: &PgPool, batch: &[(Arc<OpenTurn>, Vec<Row>)]) -> Result<Vec<(i64, bool)>> {
+    let (tenants, turns, tokens) = columns(batch.iter().map(|(turn, _)| turn.lease));
+    let rows: usize = batch.iter().map(|(_, rows)| rows.len()).sum();
+    let (mut positions, mut seqs) = (Vec::with_capacity(rows), Vec::with_capacity(rows));
+    let (mut kinds, mut data) = (Vec::with_capacity(rows), Vec::with_capacity(rows));
+    for (position, (_, rows)) in (1_i64..).zip(batch) {
+        for row in rows {
+            positions.push(position);
+            seqs.push(row.seq);
+            kinds.push(row.kind.as_str());
+            data.push(row.data.as_str());
+        }
+    }
+    let kept = sqlx::query_as(
+        "with ok as materialized ( \
+           select l.n, t.tenant_id, t.id, t.cancel_requested_at is not null as cancelled \
+           from unnest($1::uuid[], $2::uuid[], $3::uuid[]) with ordinality l(tenant_id, id, lease, n) \
+           join turns t on t.tenant_id = l.tenant_id and t.id = l.id and t.lease = l.lease \
+           for share of t skip locked), \
+         written as ( \
+           insert into turn_events (tenant_id, turn_id, seq, kind, data) \
+           select ok.tenant_id, ok.id, u.seq, u.kind, u.data \
+           from unnest($4::int8[], $5::int8[], $6::text[], $7::text[]) u(n, seq, kind, data) join ok on ok.n = u.n \
+           on conflict (tenant_id, turn_id, seq) do nothing) \
+         select n, cancelled from ok",
+    )
+    .bind(tenants)
+    .bind(turns)
+    .bind(tokens)
+    .bind(positions)
+    .bind(seqs)
+    .bind(kinds)
+    .bind(data)
+    .fetch_all(engine)
+    .await?;
+    Ok(kept)
+}
+
+/// Which of these leases (by position from 1) still stand, and whether cancel was asked of their turns.
+pub(super) async fn held(engine: &PgPool, leases: &[Lease]) -> Result<Vec<(i64, bool)>> {
+    let (tenants, turns, tokens) = columns(leases.iter().copied());
+    let held = sqlx::query_as(
+        "select l.n, t.cancel_requested_at is not null \
+         from unnest($1::uuid[], $2::uuid[], $3::uuid[]) with ordinality l(tenant_id, id, lease, n) \
+         join turns t on t.tenant_id = l.tenant_id and t.id = l.id and t.lease = l.lease",
+    )
+    .bind(tenants)
+    .bind(turns)
+    .bind(tokens)
+    .fetch_all(engine)
+    .await?;
+    Ok(held)
+}
+
+/// What to read of one turn.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Wanted {
+    pub(super) tenant: TenantId,
+    pub(super) turn: TurnId,
+    /// Events after this id.
+    pub(super) after: i64,
+    /// Start no later than at the log's last event, whatever `after` says.
+    pub(super) not_beyond_tail: bool,
+}
+
+/// The next events of many turns, at most `limit` of each, with the position (from 0) of what they answer.
+pub(super) async fn read(engine: &PgPool, wanted: &[Wanted], limit: i64) -> Result<Vec<(usize, Event)>> {
+    let tenants: Vec<Uuid> = wanted.iter().map(|wanted| wanted.tenant.0).collect();
+    let turns: Vec<Uuid> = wanted.iter().map(|wanted| wanted.turn.0).collect();
+    let afters: Vec<i64> = wanted.iter().map(|wanted| wanted.after).collect();
+    let probes: Vec<bool> = wanted.iter().map(|wanted| wanted.not_beyond_tail).collect();
+    let rows: Vec<(i64, i64, String, String)> = sqlx::query_as(
+        "select w.n, e.seq, e.kind, e.data \
+         from unnest($1::uuid[], $2::uuid[], $3::int8[], $4::bool[]) with ordinality w(tenant_id, turn_id, after, probe, n) \
+         cross join lateral ( \
+           select seq, kind, data from turn_events \
+           where tenant_id = w.tenant_id and turn_id = w.turn_id \
+             and seq > case when not w.probe then w.after else least(w.after, ( \
+               select max(seq) - 1 from turn_events where tenant_id = w.tenant_id and turn_id = w.turn_id)) end \
+           order by seq limit $5) e \
+         order by w.n, e.seq",
+    )
+    .bind(tenants)
+    .bind(turns)
+    .bind(afters)
+    .bind(probes)
+    .bind(limit)
+    .fetch_all(engine)
+    .await?;
+    let event = |(position, seq, kind, data): (i64, i64, String, String)| {
+        let position = usize::try_from(position - 1).unwrap_or(usize::MAX);
+        Ok((position, Event::new(seq, EventKind::from_str(&kind)?, data)))
+    };
+    rows.into_iter().map(event).collect()
+}
+
+/// The latest turn number of each conversation that has one.
+pub(super) async fn latest_turns(
+    engine: &PgPool,
+    conversations: &[(TenantId, ConversationId)],
+) -> Result<Vec<(TenantId, ConversationId, i64)>> {
+    let tenants: Vec<Uuid> = conversations.iter().map(|(tenant, _)| tenant.0).collect();
+    let ids: Vec<i64> = conversations.iter().map(|(_, conversation)| conversation.0).collect();
+    let latest = sqlx::query_as(
+        "select w.tenant_id, w.conversation_id, t.turn_no \
+         from unnest($1::uuid[], $2::int8[]) w(tenant_id, conversation_id) \
+         cross join lateral ( \
+           select turn_no from turns \
+           where tenant_id = w.tenant_id and conversation_id = w.conversation_id \
+           order by turn_no desc limit 1) t",
+    )
+    .bind(tenants)
+    .bind(ids)
+    .fetch_all(engine)
+    .await?;
+    Ok(latest)
 }

@@ -1,0 +1,137 @@
+//! The ringing task: merges what is rung while a NOTIFY is under way into the next.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
+
+use sqlx::PgPool;
+
+use super::{
+    Channel, Ring, Shared,
+    payload::Packer,
+    store,
+};
+use crate::ids::{ConversationId, TenantId, TurnId};
+
+/// What waits to be rung. Bounded by the number of turns and conversations that something happens to.
+#[derive(Default)]
+pub(super) struct Pending {
+    events: HashMap<(TenantId, TurnId), i64>,
+    turns: HashMap<(TenantId, ConversationId), i64>,
+    cancels: HashSet<TurnId>,
+    work: bool,
+    echo: bool,
+    /// A NOTIFY is under way.
+    sending: bool,
+}
+
+impl Pending {
+    pub(super) fn add(&mut self, ring: Ring) {
+        match ring {
+            Ring::Events { tenant, turn, tail } => {
+                let latest = self.events.entry((tenant, turn)).or_insert(tail);
+                *latest = tail.max(*latest);
+            }
+            Ring::Turn { tenant, conversation, turn_no } => {
+                let latest = self.turns.entry((tenant, conversation)).or_insert(turn_no);
+                *latest = turn_no.max(*latest);
+            }
+            Ring::Work => self.work = true,
+            Ring::Cancel(turn) => {
+                self.cancels.insert(turn);
+            }
+        }
+    }
+
+    pub(super) fn add_echo(&mut self) {
+        self.echo = true;
+    }
+
+    pub(super) fn is_settled(&self) -> bool {
+        self.is_empty() && !self.sending
+    }
+
+    fn is_empty(&self) -> bool {
+        self.events.is_empty() && self.turns.is_empty() && self.cancels.is_empty() && !self.work && !self.echo
+    }
+
+    /// Takes everything and leaves a pending set that says a NOTIFY is under way.
+    fn take(&mut self) -> Self {
+        std::mem::replace(self, Self { sending: true, ..Self::default() })
+    }
+
+    /// Puts back what could not be sent, unless something later was rung meanwhile.
+    fn put_back(&mut self, unsent: Self) {
+        for ((tenant, turn), tail) in unsent.events {
+            self.add(Ring::Events { tenant, turn, tail });
+        }
+        for ((tenant, conversation), turn_no) in unsent.turns {
+            self.add(Ring::Turn { tenant, conversation, turn_no });
+        }
+        self.cancels.extend(unsent.cancels);
+        self.work |= unsent.work;
+        // An echo is of use only at its time.
+    }
+
+    fn pack(&self, echo: &str) -> (Vec<String>, Vec<String>) {
+        let (mut channels, mut payloads) = (Vec::new(), Vec::new());
+        let mut packer = Packer::new(Channel::Cancel.name(), &mut channels, &mut payloads);
+        self.cancels.iter().for_each(|turn| packer.bare(turn.0));
+        let mut packer = Packer::new(Channel::Events.name(), &mut channels, &mut payloads);
+        for ((tenant, turn), tail) in &self.events {
+            packer.counted(*tenant, turn.0.simple(), *tail);
+        }
+        let mut packer = Packer::new(Channel::Turns.name(), &mut channels, &mut payloads);
+        for ((tenant, conversation), turn_no) in &self.turns {
+            packer.counted(*tenant, conversation.0, *turn_no);
+        }
+        for (channel, wanted) in [(Channel::Work.name(), self.work), (echo, self.echo)] {
+            if wanted {
+                channels.push(channel.to_owned());
+                payloads.push(String::new());
+            }
+        }
+        (channels, payloads)
+    }
+}
+
+pub(super) async fn run(shared: Arc<Shared>, engine: PgPool, echo: String) {
+    let mut backoff = Duration::ZERO;
+    loop {
+        shared.wake.notified().await;
+        let taken = shared.pending.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let sent = if taken.is_empty() {
+            Ok(())
+        } else {
+            let (channels, payloads) = taken.pack(&echo);
+            store::notify(&engine, &channels, &payloads).await
+        };
+        let failed = {
+            let mut pending = shared.pending.lock().unwrap_or_else(PoisonError::into_inner);
+            pending.sending = false;
+            match sent {
+                Ok(()) => None,
+                Err(error) => {
+                    pending.put_back(taken);
+                    Some(error)
+                }
+            }
+        };
+        match failed {
+            None => {
+                backoff = Duration::ZERO;
+                shared.settled.notify_waiters();
+            }
+            Some(error) => {
+                if backoff.is_zero() {
+                    tracing::warn!(%error, "cannot ring the bell; trying again");
+                }
+                backoff = (backoff * 2).clamp(Duration::from_millis(50), Duration::from_secs(2));
+                tokio::time::sleep(backoff).await;
+                shared.wake.notify_one();
+            }
+        }
+    }
+}
