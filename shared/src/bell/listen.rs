@@ -1,10 +1,6 @@
 //! The listening task: connects, passes on what it hears, and notices when it has gone deaf.
 
-use std::{
-    ops::ControlFlow,
-    sync::Arc,
-    time::Duration,
-};
+use std::{ops::ControlFlow, sync::Arc, time::Duration};
 
 use sqlx::postgres::{PgConnectOptions, PgListener};
 use tokio::time::Instant;
@@ -14,7 +10,12 @@ use super::{Channel, Heard, Shared, payload, store};
 /// How often the bell rings itself; two echoes missing make it connect anew.
 const ECHO_EVERY: Duration = Duration::from_secs(5);
 
-pub(super) async fn run(shared: Arc<Shared>, options: PgConnectOptions, channels: Vec<Channel>, echo: String) {
+pub(super) async fn run(
+    shared: Arc<Shared>,
+    options: PgConnectOptions,
+    channels: Vec<Channel>,
+    echo: String,
+) {
     let mut names: Vec<&str> = channels.into_iter().map(Channel::name).collect();
     names.push(&echo);
     let mut backoff = Duration::ZERO;

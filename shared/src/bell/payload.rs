@@ -37,7 +37,11 @@ pub(super) struct Packer<'a> {
 }
 
 impl<'a> Packer<'a> {
-    pub(super) fn new(channel: &'a str, channels: &'a mut Vec<String>, payloads: &'a mut Vec<String>) -> Self {
+    pub(super) fn new(
+        channel: &'a str,
+        channels: &'a mut Vec<String>,
+        payloads: &'a mut Vec<String>,
+    ) -> Self {
         Self { channel, channels, payloads, open: false }
     }
 
@@ -70,7 +74,9 @@ impl<'a> Packer<'a> {
 pub(super) fn read(channel: &str, payload: &str) -> Option<Heard> {
     match channel {
         "alfred_events" => Some(Heard::Events(counted(payload, |id| Uuid::try_parse(id).ok().map(TurnId)))),
-        "alfred_turns" => Some(Heard::Turns(counted(payload, |id| i64::from_str(id).ok().map(ConversationId)))),
+        "alfred_turns" => {
+            Some(Heard::Turns(counted(payload, |id| i64::from_str(id).ok().map(ConversationId))))
+        }
         "alfred_work" => Some(Heard::Work),
         "alfred_cancel" => {
             let turns = payload.split(' ').filter_map(|id| Uuid::try_parse(id).ok()).map(TurnId);

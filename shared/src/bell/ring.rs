@@ -8,11 +8,7 @@ use std::{
 
 use sqlx::PgPool;
 
-use super::{
-    Channel, Ring, Shared,
-    payload::Packer,
-    store,
-};
+use super::{Channel, Ring, Shared, payload::Packer, store};
 use crate::ids::{ConversationId, TenantId, TurnId};
 
 /// What waits to be rung. Bounded by the number of turns and conversations that something happens to.

@@ -11,11 +11,13 @@ use crate::error::Result;
 
 /// Sends notifications, each payload on its channel, in one statement.
 pub(super) async fn notify(engine: &PgPool, channels: &[String], payloads: &[String]) -> Result<()> {
-    sqlx::query("select pg_notify(u.channel, u.payload) from unnest($1::text[], $2::text[]) u(channel, payload)")
-        .bind(channels)
-        .bind(payloads)
-        .execute(engine)
-        .await?;
+    sqlx::query(
+        "select pg_notify(u.channel, u.payload) from unnest($1::text[], $2::text[]) u(channel, payload)",
+    )
+    .bind(channels)
+    .bind(payloads)
+    .execute(engine)
+    .await?;
     Ok(())
 }
 

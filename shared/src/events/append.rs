@@ -160,7 +160,9 @@ async fn part(shared: &Arc<Shared>, engine: &PgPool, missing: Batch) {
 pub(super) async fn hear(shared: Arc<Shared>, engine: PgPool, mut hearing: Hearing) {
     loop {
         match hearing.next().await {
-            Heard::Cancel(turns) => turns.iter().filter_map(|turn| shared.open_turn(*turn)).for_each(|turn| turn.cancel()),
+            Heard::Cancel(turns) => {
+                turns.iter().filter_map(|turn| shared.open_turn(*turn)).for_each(|turn| turn.cancel())
+            }
             Heard::Reconnected => look(&shared, &engine).await,
             Heard::Events(_) | Heard::Turns(_) | Heard::Work => {}
         }

@@ -185,7 +185,9 @@ impl TurnLog {
                     return Err(stop.clone().into());
                 }
                 let too_early = state.next_seq > self.turn.last_id_now();
-                if !too_early && (state.waiting_bytes == 0 || state.waiting_bytes + bytes <= MAX_WAITING_BYTES) {
+                if !too_early
+                    && (state.waiting_bytes == 0 || state.waiting_bytes + bytes <= MAX_WAITING_BYTES)
+                {
                     let seq = state.next_seq;
                     state.next_seq += 1;
                     state.appended = seq;

@@ -1,0 +1,94 @@
+//! The bell over a real Postgres.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use std::time::Duration;
+
+use tokio::time::timeout;
+
+use super::*;
+use crate::testing::TestDb;
+
+const ALL: &[Channel] = &[Channel::Events, Channel::Turns, Channel::Work, Channel::Cancel];
+
+async fn heard(hearing: &mut Hearing) -> Heard {
+    timeout(Duration::from_secs(10), hearing.next()).await.unwrap()
+}
+
+/// A bell that is known to listen.
+async fn listening(db: &TestDb, channels: &[Channel]) -> (Bell, Hearing) {
+    let bell = Bell::start(db.listen(), db.engine.clone(), channels);
+    let mut hearing = bell.subscribe();
+    assert!(matches!(heard(&mut hearing).await, Heard::Reconnected));
+    (bell, hearing)
+}
+
+#[tokio::test]
+async fn what_one_process_rings_another_hears() {
+    let db = TestDb::new().await;
+    let (ringing, _) = listening(&db, &[]).await;
+    let (_bell, mut hearing) = listening(&db, ALL).await;
+    let (tenant, turn) = (TenantId::generate(), TurnId::generate());
+    // More than one payload holds, and two tails of one turn.
+    let others: Vec<TurnId> = (0..300).map(|_| TurnId::generate()).collect();
+    ringing.ring_all(others.iter().map(|turn| Ring::Events { tenant, turn: *turn, tail: 1 }));
+    ringing.ring_all([7, 9, 8].map(|tail| Ring::Events { tenant, turn, tail }));
+    ringing.ring(Ring::Turn { tenant, conversation: ConversationId(4), turn_no: 12 });
+    ringing.ring(Ring::Cancel(turn));
+    ringing.ring(Ring::Work);
+    let (mut tails, mut turns, mut cancels, mut work) = (Vec::new(), Vec::new(), Vec::new(), false);
+    while tails.len() < 301 || turns.is_empty() || cancels.is_empty() || !work {
+        match heard(&mut hearing).await {
+            Heard::Events(list) => tails.extend(list.iter().copied()),
+            Heard::Turns(list) => turns.extend(list.iter().copied()),
+            Heard::Cancel(list) => cancels.extend(list.iter().copied()),
+            Heard::Work => work = true,
+            Heard::Reconnected => {}
+        }
+    }
+    assert!(tails.contains(&(tenant, turn, 9)), "the latest tail wins");
+    assert!(others.iter().all(|other| tails.contains(&(tenant, *other, 1))));
+    assert_eq!(turns, [(tenant, ConversationId(4), 12)]);
+    assert_eq!(cancels, [turn]);
+    timeout(Duration::from_secs(5), ringing.settled()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_killed_listener_heals_and_says_so() {
+    let db = TestDb::new().await;
+    let (bell, mut hearing) = listening(&db, &[Channel::Work]).await;
+    let admin = db.admin();
+    let killed: Vec<bool> = sqlx::query_scalar(
+        "select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and query like 'LISTEN%'",
+    )
+    .fetch_all(&admin)
+    .await
+    .unwrap();
+    assert_eq!(killed, [true]);
+    let since = std::time::Instant::now();
+    assert!(matches!(heard(&mut hearing).await, Heard::Reconnected));
+    assert!(since.elapsed() < Duration::from_secs(2), "healed after {:?}", since.elapsed());
+    bell.ring(Ring::Work);
+    assert!(matches!(heard(&mut hearing).await, Heard::Work));
+}
+
+#[tokio::test]
+async fn rings_survive_the_loss_of_the_pools_connections() {
+    let db = TestDb::new().await;
+    let (bell, mut hearing) = listening(&db, &[Channel::Cancel]).await;
+    let turn = TurnId::generate();
+    // Every connection of the engine's pool is dead when the bell is rung.
+    sqlx::query(
+        "select pg_terminate_backend(pid) from pg_stat_activity \
+         where datname = current_database() and query not like 'LISTEN%' and pid <> pg_backend_pid()",
+    )
+    .execute(&db.admin())
+    .await
+    .unwrap();
+    bell.ring(Ring::Cancel(turn));
+    loop {
+        if let Heard::Cancel(turns) = heard(&mut hearing).await {
+            assert_eq!(&*turns, [turn]);
+            break;
+        }
+    }
+}
