@@ -27,7 +27,7 @@ COPY --from=build /out/api /out/worker /usr/local/bin/
 USER 10001:10001
 WORKDIR /tmp
 # Everything else, secrets above all, comes from the environment at run time; see .env.example.
-ENV APP_ENV=prod APP_PORT=8080
+ENV APP_ENV=prod APP_HOST=0.0.0.0 APP_PORT=8080
 EXPOSE 8080
 # For the api, this image's default. A worker has no port: deploy/compose.yaml switches its check off.
 HEALTHCHECK --interval=10s --timeout=3s --start-period=20s --retries=3 CMD ["api", "healthcheck"]
