@@ -2,6 +2,7 @@
 //! and clusters that can be broken at will, and the oracle that judges every run. Nothing here is part of the product.
 
 pub mod client;
+pub mod fakes;
 pub mod folder;
 pub mod oracle;
 pub mod postgres;

@@ -69,9 +69,11 @@ impl Process {
         command
             .args(arguments)
             .env_clear()
-            .envs(["PATH", "HOME", "LLVM_PROFILE_FILE", "TMPDIR"].iter().filter_map(|name| {
-                std::env::var_os(name).map(|value| (*name, value))
-            }))
+            .envs(
+                ["PATH", "HOME", "LLVM_PROFILE_FILE", "TMPDIR"]
+                    .iter()
+                    .filter_map(|name| std::env::var_os(name).map(|value| (*name, value))),
+            )
             .env("RUST_BACKTRACE", "1")
             .envs(variables)
             // A stray `.env` of the checkout must not reach it.
@@ -134,7 +136,12 @@ impl Process {
                 return Ok(status);
             }
             if tokio::time::Instant::now() > deadline {
-                bail!("{} (pid {}) does not end within {within:?}\n{}", self.name, self.pid(), self.log_tail());
+                bail!(
+                    "{} (pid {}) does not end within {within:?}\n{}",
+                    self.name,
+                    self.pid(),
+                    self.log_tail()
+                );
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }

@@ -71,7 +71,11 @@ impl Chat {
     /// One message of the user.
     #[must_use]
     pub fn new(text: &str) -> Self {
-        Self { body: json!({"messages": [{"role": "user", "content": text}]}), idempotency: None, prefer: None }
+        Self {
+            body: json!({"messages": [{"role": "user", "content": text}]}),
+            idempotency: None,
+            prefer: None,
+        }
     }
 
     /// A body of one's own.
@@ -334,7 +338,11 @@ impl Client {
     /// # Errors
     /// No answer.
     pub async fn decide(&self, job: &str, call: &str, decision: &str) -> Result<Answer> {
-        self.post(&format!("/jobs/{job}/approvals/{call}"), &json!({"decision": decision, "reason": "a test"})).await
+        self.post(
+            &format!("/jobs/{job}/approvals/{call}"),
+            &json!({"decision": decision, "reason": "a test"}),
+        )
+        .await
     }
 
     /// Follows the events of a job.
@@ -361,7 +369,9 @@ impl Client {
 fn percent_encode(text: &str) -> String {
     text.bytes()
         .map(|byte| match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => char::from(byte).to_string(),
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
+                char::from(byte).to_string()
+            }
             _ => format!("%{byte:02X}"),
         })
         .collect()

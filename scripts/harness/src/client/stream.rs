@@ -53,8 +53,12 @@ pub struct Follow {
 impl Follow {
     pub(super) fn new(client: Client, path: String) -> Self {
         let shown = path.split("session=").next().unwrap_or_default().to_owned();
-        let transcript =
-            Transcript { tenant: client.tenant.clone(), path: shown, from_start: true, ..Transcript::default() };
+        let transcript = Transcript {
+            tenant: client.tenant.clone(),
+            path: shown,
+            from_start: true,
+            ..Transcript::default()
+        };
         Self {
             bases: vec![client.base.clone()],
             client,
@@ -153,7 +157,9 @@ impl Follow {
                     Ending::Status(status, body) if status < 500 && status != 429 => {
                         bail!("{} answered {status} {body}", self.transcript.path)
                     }
-                    Ending::Status(..) | Ending::Broken(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+                    Ending::Status(..) | Ending::Broken(_) => {
+                        tokio::time::sleep(Duration::from_millis(50)).await
+                    }
                     Ending::Closed | Ending::Cut => tokio::task::yield_now().await,
                 }
             }

@@ -31,7 +31,10 @@ pub(super) fn terminal_events(
             continue;
         }
         if turn.finished_at.is_none() {
-            say(format!("turn {} is still {} (attempts {}, takeovers {})", turn.id, turn.state, turn.attempts, turn.takeovers_total));
+            say(format!(
+                "turn {} is still {} (attempts {}, takeovers {})",
+                turn.id, turn.state, turn.attempts, turn.takeovers_total
+            ));
         }
         if done.len() != 1 {
             say(format!("turn {} ({}) has {} done events", turn.id, turn.state, done.len()));
@@ -70,13 +73,19 @@ pub(super) fn event_ids(picture: &Picture, found: &mut Vec<Violation>) {
             if event.seq != before + 1 && event.kind != "resumed" {
                 found.push(Violation {
                     rule: 2,
-                    what: format!("turn {turn}: the id jumps from {before} to {} onto {}", event.seq, event.kind),
+                    what: format!(
+                        "turn {turn}: the id jumps from {before} to {} onto {}",
+                        event.seq, event.kind
+                    ),
                 });
             }
             if event.kind == "resumed" {
                 let data: Value = serde_json::from_str(&event.data).unwrap_or(Value::Null);
                 if !discard_after(&data).is_some_and(|after| (0..event.seq).contains(&after)) {
-                    found.push(Violation { rule: 2, what: format!("turn {turn}: event {} is {}", event.seq, event.data) });
+                    found.push(Violation {
+                        rule: 2,
+                        what: format!("turn {turn}: event {} is {}", event.seq, event.data),
+                    });
                 }
             }
         }
@@ -89,7 +98,10 @@ pub(super) fn transcripts(picture: &Picture, ledger: &Ledger, found: &mut Vec<Vi
         picture.turns.iter().map(|turn| ((turn.session_id, turn.turn_no), turn)).collect();
     for transcript in ledger.transcripts() {
         let mut say = |what: String| {
-            found.push(Violation { rule: 3, what: format!("{} ({}): {what}", transcript.path, transcript.tenant) });
+            found.push(Violation {
+                rule: 3,
+                what: format!("{} ({}): {what}", transcript.path, transcript.tenant),
+            });
         };
         for stray in &transcript.strays {
             say(format!("a block that is no event: {stray:?}"));
@@ -98,12 +110,14 @@ pub(super) fn transcripts(picture: &Picture, ledger: &Ledger, found: &mut Vec<Vi
             let Some(turn) = turn_of(picture, &by_number, &transcript, turn_no) else { continue };
             let log = picture.events_of(turn.id);
             let (Some(first), Some(last)) = (frames.first(), frames.last()) else { continue };
-            let begins = transcript.from_start || transcript.frames.first().map(|frame| &frame.id) != Some(&first.1.id);
+            let begins = transcript.from_start
+                || transcript.frames.first().map(|frame| &frame.id) != Some(&first.1.id);
             let from = if begins { 0 } else { first.0 };
             let expected: Vec<&EventRow> =
                 log.iter().filter(|event| event.seq >= from && event.seq <= last.0).collect();
             for (event, (seq, frame)) in expected.iter().zip(&frames) {
-                let raw = format!("id: {turn_no}.{}\nevent: {}\ndata: {}\n\n", event.seq, event.kind, event.data);
+                let raw =
+                    format!("id: {turn_no}.{}\nevent: {}\ndata: {}\n\n", event.seq, event.kind, event.data);
                 if raw.as_bytes() != frame.raw {
                     say(format!(
                         "event {seq} of turn {} was seen as {:?}, the log has {raw:?}",
@@ -150,7 +164,10 @@ pub(super) fn replies(picture: &Picture, found: &mut Vec<Violation>) {
         if turn.reply.as_deref() != Some(text.as_str()) {
             found.push(Violation {
                 rule: 3,
-                what: format!("turn {}: the stored reply is {:?}, its tokens say {text:?}", turn.id, turn.reply),
+                what: format!(
+                    "turn {}: the stored reply is {:?}, its tokens say {text:?}",
+                    turn.id, turn.reply
+                ),
             });
         }
     }

@@ -18,7 +18,9 @@ use std::{collections::BTreeMap, fmt, time::Duration};
 use anyhow::Result;
 use sqlx::PgPool;
 
-pub use self::store::{CallRow, EventRow, ItemRow, Picture, SessionRow, SlotRow, StepRow, TurnRow, WorkerRow};
+pub use self::store::{
+    CallRow, EventRow, ItemRow, Picture, SessionRow, SlotRow, StepRow, TurnRow, WorkerRow,
+};
 use crate::client::Ledger;
 
 /// A rule that does not hold.
@@ -165,7 +167,10 @@ fn one_at_a_time(picture: &Picture, found: &mut Vec<Violation>) {
             if turn.turn_no != expected {
                 found.push(Violation {
                     rule: 4,
-                    what: format!("conversation {conversation}: turn {} has number {}", turn.id, turn.turn_no),
+                    what: format!(
+                        "conversation {conversation}: turn {} has number {}",
+                        turn.id, turn.turn_no
+                    ),
                 });
             }
         }
@@ -198,7 +203,9 @@ fn progress(picture: &Picture, ledger: &Ledger, expected: &Expectations, found: 
         });
     }
     let takeovers: i64 = picture.turns.iter().map(|turn| turn.takeovers_total).sum();
-    if expected.takeovers_at_most.is_some_and(|most| takeovers > most) || takeovers < expected.takeovers_at_least {
+    if expected.takeovers_at_most.is_some_and(|most| takeovers > most)
+        || takeovers < expected.takeovers_at_least
+    {
         found.push(Violation {
             rule: 8,
             what: format!(
@@ -213,8 +220,11 @@ fn progress(picture: &Picture, ledger: &Ledger, expected: &Expectations, found: 
 /// another tenant.
 fn tenants_apart(picture: &Picture, ledger: &Ledger, found: &mut Vec<Violation>) {
     let accepted = ledger.accepted();
-    let mut heard: BTreeMap<String, Vec<String>> =
-        ledger.answers().into_iter().map(|(tenant, answers)| (tenant, answers.into_iter().collect())).collect();
+    let mut heard: BTreeMap<String, Vec<String>> = ledger
+        .answers()
+        .into_iter()
+        .map(|(tenant, answers)| (tenant, answers.into_iter().collect()))
+        .collect();
     for transcript in ledger.transcripts() {
         let text = String::from_utf8_lossy(&transcript.bytes()).into_owned();
         heard.entry(transcript.tenant).or_default().push(text);
@@ -240,7 +250,10 @@ fn tenants_apart(picture: &Picture, ledger: &Ledger, found: &mut Vec<Violation>)
     for turn in accepted {
         let owners: Vec<_> = picture.turns.iter().filter(|row| row.id.to_string() == turn.job).collect();
         if owners.len() > 1 {
-            found.push(Violation { rule: 9, what: format!("the job {} is in {} tenants", turn.job, owners.len()) });
+            found.push(Violation {
+                rule: 9,
+                what: format!("the job {} is in {} tenants", turn.job, owners.len()),
+            });
         }
     }
 }
@@ -256,9 +269,10 @@ fn slots_and_workers(picture: &Picture, expected: &Expectations, found: &mut Vec
             say(format!("turn {} runs in process {process}, which is dead or unknown", turn.id));
         }
         if let Some(slot) = turn.slot
-            && !picture.slots.iter().any(|row| {
-                row.tenant_id == turn.tenant_id && row.n == slot && row.turn_id == Some(turn.id)
-            })
+            && !picture
+                .slots
+                .iter()
+                .any(|row| row.tenant_id == turn.tenant_id && row.n == slot && row.turn_id == Some(turn.id))
         {
             say(format!("turn {} holds slot {slot}, which does not know it", turn.id));
         }
@@ -272,7 +286,11 @@ fn slots_and_workers(picture: &Picture, expected: &Expectations, found: &mut Vec
         let Some(held) = slot.turn_id else { continue };
         let holder = picture.turns.iter().find(|turn| turn.id == held && turn.tenant_id == slot.tenant_id);
         if holder.and_then(|turn| turn.slot) != Some(slot.n) {
-            say(format!("slot {} is held by turn {held}, which is {:?}", slot.n, holder.map(|turn| &turn.state)));
+            say(format!(
+                "slot {} is held by turn {held}, which is {:?}",
+                slot.n,
+                holder.map(|turn| &turn.state)
+            ));
         }
     }
 }

@@ -140,19 +140,21 @@ impl Picture {
         )
         .fetch_all(&mut *tx)
         .await?;
-        let slots = sqlx::query_as("select tenant_id, n, turn_id from tenant_slots").fetch_all(&mut *tx).await?;
+        let slots =
+            sqlx::query_as("select tenant_id, n, turn_id from tenant_slots").fetch_all(&mut *tx).await?;
         let workers = sqlx::query_as(
             "select id, dead_at is not null as dead,
                     (extract(epoch from clock_timestamp() - seen_at) * 1000)::bigint as silent_ms from workers",
         )
         .fetch_all(&mut *tx)
         .await?;
-        let items = sqlx::query_as(
-            "select tenant_id, kind, uid, id, payload, turn_id from items order by kind, id",
-        )
-        .fetch_all(&mut *tx)
-        .await?;
-        let sessions = sqlx::query_as("select tenant_id, id, tokens_total from user_sessions").fetch_all(&mut *tx).await?;
+        let items =
+            sqlx::query_as("select tenant_id, kind, uid, id, payload, turn_id from items order by kind, id")
+                .fetch_all(&mut *tx)
+                .await?;
+        let sessions = sqlx::query_as("select tenant_id, id, tokens_total from user_sessions")
+            .fetch_all(&mut *tx)
+            .await?;
         tx.commit().await?;
         Ok(Self {
             turns,

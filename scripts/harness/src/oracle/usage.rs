@@ -41,7 +41,8 @@ pub(super) fn calls(picture: &Picture, expected: &Expectations, found: &mut Vec<
 pub(super) fn totals(picture: &Picture, found: &mut Vec<Violation>) {
     let mut sessions: BTreeMap<_, i64> = BTreeMap::new();
     for turn in picture.turns.iter().filter(|turn| turn.finished_at.is_some()) {
-        *sessions.entry((turn.tenant_id, turn.session_id)).or_default() += turn.input_tokens + turn.output_tokens;
+        *sessions.entry((turn.tenant_id, turn.session_id)).or_default() +=
+            turn.input_tokens + turn.output_tokens;
         let calls = picture.calls_of(turn.id);
         let sum = (
             calls.iter().map(|call| call.input_tokens).sum::<i64>(),
@@ -65,7 +66,10 @@ pub(super) fn totals(picture: &Picture, found: &mut Vec<Violation>) {
         if turns != session.tokens_total {
             found.push(Violation {
                 rule: 7,
-                what: format!("session {} says {} tokens, its turns say {turns}", session.id, session.tokens_total),
+                what: format!(
+                    "session {} says {} tokens, its turns say {turns}",
+                    session.id, session.tokens_total
+                ),
             });
         }
     }

@@ -14,7 +14,8 @@ const NOTE_MAKERS: &[&str] = &["create_note", "add_note"];
 /// (5) Every call of an ended turn has one result, in the log, in the journal and in the history.
 pub(super) fn tool_results(picture: &Picture, found: &mut Vec<Violation>) {
     for turn in picture.turns.iter().filter(|turn| turn.finished_at.is_some()) {
-        let mut say = |what: String| found.push(Violation { rule: 5, what: format!("turn {}: {what}", turn.id) });
+        let mut say =
+            |what: String| found.push(Violation { rule: 5, what: format!("turn {}: {what}", turn.id) });
         let mut calls: BTreeMap<String, (usize, usize)> = BTreeMap::new();
         for event in picture.events_of(turn.id) {
             let data: Value = serde_json::from_str(&event.data).unwrap_or(Value::Null);
@@ -49,7 +50,9 @@ pub(super) fn tool_results(picture: &Picture, found: &mut Vec<Violation>) {
             say(format!("the journal has results {had:?} of calls that the model did not make ({wanted:?})"));
         }
         let (mut asked, mut answered) = (Vec::new(), Vec::new());
-        for item in picture.items.iter().filter(|item| item.turn_id == Some(turn.id) && item.kind == "chat_message") {
+        for item in
+            picture.items.iter().filter(|item| item.turn_id == Some(turn.id) && item.kind == "chat_message")
+        {
             match item.payload["role"].as_str() {
                 Some("assistant") => asked.extend(call_ids(&item.payload)),
                 Some("tool") => answered.extend(result_ids(&item.payload)),
@@ -98,7 +101,10 @@ pub(super) fn built_in(picture: &Picture, found: &mut Vec<Violation>) {
         }
     }
     if made != there {
-        found.push(Violation { rule: 6, what: format!("calls that made an item: {made:?}; items: {there:?}") });
+        found.push(Violation {
+            rule: 6,
+            what: format!("calls that made an item: {made:?}; items: {there:?}"),
+        });
     }
 }
 
@@ -114,7 +120,10 @@ pub(super) fn outside(picture: &Picture, expected: &Expectations, found: &mut Ve
         }
         let turn = key.split(':').next().unwrap_or_default();
         if !picture.turns.iter().any(|row| row.id.to_string() == turn) {
-            found.push(Violation { rule: 6, what: format!("{tool} received the key {key}, which names no turn") });
+            found.push(Violation {
+                rule: 6,
+                what: format!("{tool} received the key {key}, which names no turn"),
+            });
         }
     }
 }

@@ -88,11 +88,13 @@ impl Proxy {
     /// # Errors
     /// It is no URL.
     pub fn url(&self, direct: &str) -> Result<String> {
-        let (head, rest) = direct.split_once('@').map_or_else(
-            || direct.split_once("://").map(|(scheme, rest)| (format!("{scheme}://"), rest)),
-            |(head, rest)| Some((format!("{head}@"), rest)),
-        )
-        .ok_or_else(|| anyhow::anyhow!("not a URL"))?;
+        let (head, rest) = direct
+            .split_once('@')
+            .map_or_else(
+                || direct.split_once("://").map(|(scheme, rest)| (format!("{scheme}://"), rest)),
+                |(head, rest)| Some((format!("{head}@"), rest)),
+            )
+            .ok_or_else(|| anyhow::anyhow!("not a URL"))?;
         let path = rest.find('/').map_or("", |at| &rest[at..]);
         Ok(format!("{head}{}{path}", self.address))
     }

@@ -20,7 +20,8 @@ impl Frontend {
         let mut run = Vec::new();
         loop {
             let header = if self.started { 1 } else { 0 };
-            let Some(length) = self.buffer.get(header..header + 4).and_then(|bytes| bytes.try_into().ok()) else {
+            let Some(length) = self.buffer.get(header..header + 4).and_then(|bytes| bytes.try_into().ok())
+            else {
                 return run;
             };
             let length = u32::from_be_bytes(length) as usize;
@@ -81,7 +82,9 @@ impl Messages {
         }
         let mut ready = false;
         loop {
-            let Some(length) = self.buffer.get(1..5).and_then(|bytes| bytes.try_into().ok()) else { return ready };
+            let Some(length) = self.buffer.get(1..5).and_then(|bytes| bytes.try_into().ok()) else {
+                return ready;
+            };
             let total = 1 + u32::from_be_bytes(length) as usize;
             if self.buffer.len() < total {
                 return ready;

@@ -1,0 +1,3 @@
+//! Stand-ins for what lies beyond us, each speaking its real wire format on loopback.
+
+pub mod model;
