@@ -22,8 +22,6 @@ create table turns (
   force_refresh boolean not null default false,
   request_id text not null,
   retry_of uuid,
-  -- Event id after which text of a former attempt does not count; set when an attempt ends without its step.
-  discard_after bigint,
   -- Filled at the end.
   reply text,
   error jsonb,

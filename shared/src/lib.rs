@@ -11,9 +11,15 @@ pub mod error;
 pub mod events;
 pub mod identity;
 pub mod ids;
+pub mod jobs;
 pub mod model;
+pub mod resilience;
+pub mod sessions;
 pub mod telemetry;
+pub mod tenancy;
 pub mod testing;
 pub mod tools;
+pub mod turns;
+pub mod usage;
 
 pub use error::{Code, Error, Origin, Result};

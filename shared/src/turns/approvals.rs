@@ -1,0 +1,141 @@
+//! A person decides on a parked turn's calls [M8]. The decision binds the arguments that were shown: they are kept with
+//! the approval and are what is run.
+
+use super::{IdempotencyKey, Status, Turn, Turns, store};
+use crate::{
+    bell::Ring,
+    db::TenantTx,
+    error::{Error, Result},
+    identity::Actor,
+    ids::{TurnId, UserId},
+    jobs,
+};
+
+/// What a person, or the passing of time, decided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Decision {
+    Approve,
+    Deny,
+    /// Nobody answered in time: a denial that the model is told of.
+    Expired,
+}
+
+impl Decision {
+    /// As stored.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Approve => "approve",
+            Self::Deny => "deny",
+            Self::Expired => "expired",
+        }
+    }
+}
+
+/// What is written for a decision.
+pub(super) struct Decided<'a> {
+    pub(super) decision: Decision,
+    pub(super) reason: Option<&'a str>,
+    pub(super) by: Option<UserId>,
+}
+
+impl Turns {
+    /// Decides on one call of a parked turn; the last decision lets the turn go on. Deciding the same again changes
+    /// nothing.
+    ///
+    /// # Errors
+    /// 404 when the caller has no such turn or call, 409 when it was decided otherwise, has expired, or the
+    /// idempotency key was used with another body.
+    pub async fn decide(
+        &self,
+        actor: &Actor,
+        turn: TurnId,
+        call_id: &str,
+        decision: Decision,
+        reason: Option<&str>,
+        idempotency: Option<&IdempotencyKey>,
+    ) -> Result<Turn> {
+        let mut tx = self.tenants.begin(actor).await?;
+        if let Some(key) = idempotency
+            && !store::claim_key(&mut tx, key, turn).await?
+        {
+            let former = store::key_owner(&mut tx, key).await?;
+            tx.rollback().await?;
+            return match former {
+                Some((_, hash)) if hash == key.body_hash => self.get(actor, turn).await,
+                _ => Err(Error::conflict("this Idempotency-Key was used with another body")),
+            };
+        }
+        let conversation =
+            store::conversation_of(&mut tx, turn).await?.ok_or_else(super::reading::unknown)?;
+        store::lock_conversation(&mut tx, conversation).await?;
+        let state = store::lock_state(&mut tx, turn).await?.ok_or_else(super::reading::unknown)?;
+        let Some(approval) = store::approval(&mut tx, turn, call_id).await? else {
+            return Err(Error::not_found("the turn has no such call to approve"));
+        };
+        if let Some(former) = approval.decision {
+            tx.commit().await?;
+            if former == decision.as_str() {
+                return self.get(actor, turn).await;
+            }
+            return Err(Error::conflict(format!("the call was decided already: {former}")));
+        }
+        if Status::of_state(&state) != Status::AwaitingApproval {
+            return Err(Error::conflict("the turn does not wait for an approval any more")
+                .with_detail("status", Status::of_state(&state).as_str()));
+        }
+        if approval.expired {
+            return Err(Error::conflict("the time for this approval has passed; it counts as a denial"));
+        }
+        let decided = Decided { decision, reason, by: Some(actor.user) };
+        store::decide(&mut tx, turn, call_id, &decided).await?;
+        let ready = self.go_on(&mut tx, turn).await?;
+        tx.commit().await?;
+        self.ring_decided(actor, ready).await;
+        self.get(actor, turn).await
+    }
+
+    /// Denies every open call of a parked turn, whose conversation the transaction holds.
+    pub(super) async fn deny_open(&self, tx: &mut TenantTx, turn: TurnId, reason: &str) -> Result<()> {
+        let decided = Decided { decision: Decision::Deny, reason: Some(reason), by: Some(tx.actor().user) };
+        store::decide_all(tx, turn, &decided).await?;
+        self.go_on(tx, turn).await?;
+        Ok(())
+    }
+
+    /// Lets approvals whose time has passed count as denials.
+    pub(super) async fn expire(&self, actor: &Actor, turn: TurnId) -> Result<()> {
+        let mut tx = self.tenants.begin(actor).await?;
+        let Some(conversation) = store::conversation_of(&mut tx, turn).await? else { return Ok(()) };
+        store::lock_conversation(&mut tx, conversation).await?;
+        if store::lock_state(&mut tx, turn).await?.as_deref() != Some("awaiting_approval") {
+            return Ok(());
+        }
+        store::expire(&mut tx, turn).await?;
+        let ready = self.go_on(&mut tx, turn).await?;
+        tx.commit().await?;
+        self.ring_decided(actor, ready).await;
+        Ok(())
+    }
+
+    /// Unparks the turn when nothing is open any more; answers its new state.
+    async fn go_on(&self, tx: &mut TenantTx, turn: TurnId) -> Result<Option<String>> {
+        let state = store::unpark(tx, turn).await?;
+        if state.as_deref() == Some("ready") {
+            jobs::push_turn(tx.connection(), turn).await?;
+        }
+        Ok(state)
+    }
+
+    async fn ring_decided(&self, actor: &Actor, state: Option<String>) {
+        match state.as_deref() {
+            Some("ready") => self.bell.ring(Ring::Work),
+            Some(_) => {
+                if let Err(error) = self.admit_waiting(actor.tenant).await {
+                    tracing::warn!(error = %error, "the second look for a slot was lost; the sweeper makes it");
+                }
+            }
+            None => {}
+        }
+    }
+}

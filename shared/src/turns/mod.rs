@@ -1,0 +1,167 @@
+//! Chat turns: their record, their rules and every transaction that changes them. Running one is the worker's.
+//!
+//! ```text
+//!            post                 post, no slot          post, conversation busy
+//!             │                        │                          │
+//!             ▼        slot            ▼       head               ▼
+//!   ┌────── ready ◄────────────── waiting ◄──────────────────── queued
+//!   │ claim   ▲                        ▲
+//!   ▼         │ retry, hand-over       │ decided, no slot
+//! running ────┴──► awaiting_approval ──┘
+//!   │
+//!   └──► succeeded · failed · cancelled · dead        (any state may be cancelled)
+//! ```
+//!
+//! Invariants: at most one turn of a conversation is waiting, ready, running or awaiting approval (a unique index says
+//! so); a ready or running turn holds one of its tenant's slots; every write of a running turn goes through its lease;
+//! whatever ends a turn writes its last events in the same transaction. Locks are taken in one order: idempotency key,
+//! conversation, turn, slot.
+
+mod approvals;
+mod attempts;
+mod cancel;
+mod ending;
+mod history;
+mod journal;
+mod post;
+mod reading;
+mod store;
+mod sweep;
+mod transcript;
+mod types;
+
+use std::time::Duration;
+
+use sqlx::PgPool;
+
+pub use self::{
+    approvals::Decision,
+    attempts::{Claimed, Claiming, Process, Released},
+    ending::{Ending, FinishedTurn, FinishedUsage},
+    history::{Context, HistoryMessage, ToolCallRecord},
+    journal::{CallRecord, ModelStep, OpenApproval, Parking, Settled, StepCommit, StoredStep, ToolStep},
+    post::{IdempotencyKey, MessageRole, NewMessage, NewTurn, OnBusy},
+    reading::StreamStart,
+    sweep::Swept,
+    types::{Accepted, Status, ToolCallView, Turn, TurnError, WaitingFor, Warning},
+};
+use crate::{
+    bell::{Bell, Ring},
+    db::TenantDb,
+    error::Result,
+    events::{EventKind, Hub},
+    ids::{TenantId, TurnId},
+    sessions::Sessions,
+};
+
+/// What the rules of turns are parametrised with.
+#[derive(Debug, Clone)]
+pub struct TurnSettings {
+    /// Failed runs after which a turn is dead.
+    pub max_attempts: i64,
+    /// Time without a heartbeat after which a process is dead.
+    pub lease: Duration,
+    /// First wait after a failed run; doubled for each further one.
+    pub retry_base: Duration,
+    /// How long an approval waits for an answer.
+    pub approval_timeout: Duration,
+}
+
+/// Dead processes in a row, without a finished step between them, after which a turn is dead.
+pub const MAX_TAKEOVERS: i64 = 3;
+/// Takeovers from which on a turn runs in a process of its own, so that a poison turn kills no neighbours again.
+pub const SOLO_FROM_TAKEOVERS: i64 = 2;
+
+/// An event that rides in a transaction of the turn's.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NewEvent {
+    pub seq: i64,
+    pub kind: EventKind,
+    /// JSON text on one line.
+    pub data: String,
+}
+
+/// Events as the arrays that a statement unnests.
+fn columns(events: &[NewEvent]) -> (Vec<i64>, Vec<&'static str>, Vec<&str>) {
+    (
+        events.iter().map(|event| event.seq).collect(),
+        events.iter().map(|event| event.kind.as_str()).collect(),
+        events.iter().map(|event| event.data.as_str()).collect(),
+    )
+}
+
+/// The verbs of turns over one database.
+#[derive(Clone)]
+pub struct Turns {
+    tenants: TenantDb,
+    engine: PgPool,
+    bell: Bell,
+    hub: Option<Hub>,
+    sessions: Sessions,
+    settings: TurnSettings,
+}
+
+impl Turns {
+    /// `hub` is there in processes that serve streams; cancelling waits on it.
+    #[must_use]
+    pub fn new(
+        tenants: TenantDb,
+        engine: PgPool,
+        bell: Bell,
+        hub: Option<Hub>,
+        sessions: Sessions,
+        settings: TurnSettings,
+    ) -> Self {
+        Self { tenants, engine, bell, hub, sessions, settings }
+    }
+
+    /// Sessions of the same database.
+    #[must_use]
+    pub fn sessions(&self) -> &Sessions {
+        &self.sessions
+    }
+
+    /// Transactions on tenant rows of the same database.
+    #[must_use]
+    pub fn tenants(&self) -> &TenantDb {
+        &self.tenants
+    }
+
+    /// The settings.
+    #[must_use]
+    pub fn settings(&self) -> &TurnSettings {
+        &self.settings
+    }
+
+    /// The second look: gives free slots to waiting turns of a tenant, after a commit that found or left a slot free.
+    /// A lost second look is made up for by the sweeper.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn admit_waiting(&self, tenant: TenantId) -> Result<()> {
+        if !store::has_waiting(&self.engine, tenant).await? {
+            return Ok(());
+        }
+        let actor = crate::identity::Actor::of_turn(tenant, crate::ids::UserId(uuid::Uuid::nil()));
+        let mut tx = self.tenants.begin(&actor).await?;
+        let admitted = store::admit_waiting(&mut tx).await?;
+        for turn in &admitted {
+            crate::jobs::push_turn(tx.connection(), *turn).await?;
+        }
+        tx.commit().await?;
+        if !admitted.is_empty() {
+            self.bell.ring(Ring::Work);
+        }
+        Ok(())
+    }
+
+    fn ring_events(&self, tenant: TenantId, turn: TurnId, tail: i64) {
+        self.bell.ring(Ring::Events { tenant, turn, tail });
+    }
+}
+
+/// Runs a transaction again when Postgres asks for it (deadlock, serialisation failure): nothing of it was kept.
+pub(crate) fn asks_to_run_again(error: &crate::Error) -> bool {
+    matches!(error.database(), Some(sqlx::Error::Database(database))
+        if matches!(database.code().as_deref(), Some("40001" | "40P01")))
+}

@@ -1,0 +1,370 @@
+//! Posting: idempotency record, message, turn, first event and, when the turn may run at once, its ticket, in one
+//! transaction. Nothing is enqueued that is not stored and nothing is stored that is not enqueued.
+
+use std::time::Duration;
+
+use secrecy::SecretString;
+
+use super::{Accepted, Status, Turns, Warning, cancel, ending::Ending, store};
+use crate::{
+    bell::Ring,
+    db::TenantTx,
+    error::{Code, Error, Result},
+    events::data,
+    identity::Actor,
+    ids::{ConversationId, ItemUid, SessionId, TurnId},
+    jobs, sessions,
+};
+
+/// Who said a message that comes with a post.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MessageRole {
+    User,
+    Assistant,
+}
+
+impl MessageRole {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::User => "user",
+            Self::Assistant => "assistant",
+        }
+    }
+}
+
+/// A message that comes with a post; its content is not empty and holds no U+0000.
+#[derive(Debug, Clone)]
+pub struct NewMessage {
+    pub role: MessageRole,
+    pub content: String,
+}
+
+/// What to do when the conversation is busy [T6].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OnBusy {
+    /// Wait in line.
+    #[default]
+    Enqueue,
+    /// Refuse with 409.
+    Reject,
+    /// Cancel the running turn, then run.
+    Interrupt,
+}
+
+/// A client's key for a request that may be repeated [T5].
+#[derive(Debug, Clone)]
+pub struct IdempotencyKey {
+    /// The route, without ids that the body's hash does not cover.
+    pub route: String,
+    /// As the client sent it.
+    pub key: String,
+    /// Of the canonical body.
+    pub body_hash: [u8; 32],
+}
+
+/// A turn to be posted. The id is chosen first, so that a waiter can register before the commit.
+#[derive(Debug, Clone)]
+pub struct NewTurn {
+    pub id: TurnId,
+    /// At least one; the last is the user's. Earlier ones only open a conversation.
+    pub messages: Vec<NewMessage>,
+    pub session: Option<SecretString>,
+    pub force_refresh: bool,
+    pub on_busy: OnBusy,
+    pub idempotency: Option<IdempotencyKey>,
+    pub request_id: String,
+}
+
+/// What the big insert of a post writes.
+pub(super) struct Posting<'a> {
+    pub(super) id: TurnId,
+    pub(super) turn_no: i64,
+    pub(super) conversation: ConversationId,
+    pub(super) chat: ItemUid,
+    pub(super) session: SessionId,
+    pub(super) messages: Vec<PostedMessage<'a>>,
+    /// Behind another turn: takes no slot.
+    pub(super) behind: bool,
+    pub(super) force_refresh: bool,
+    pub(super) request_id: &'a str,
+    pub(super) retry_of: Option<TurnId>,
+    pub(super) max_attempts: i64,
+    pub(super) first_event: String,
+}
+
+pub(super) struct PostedMessage<'a> {
+    pub(super) id: i64,
+    pub(super) role: &'static str,
+    pub(super) content: &'a str,
+}
+
+/// The dead turn that a new one is made from. Its session may have expired since.
+struct Retry {
+    of: TurnId,
+    session: SessionId,
+    conversation: ConversationId,
+}
+
+/// What has to be rung after the commit.
+#[derive(Default)]
+struct After {
+    ready: bool,
+    waiting: bool,
+    cancel: Option<TurnId>,
+    ended: Vec<(TurnId, i64)>,
+}
+
+impl Turns {
+    /// Posts a turn.
+    ///
+    /// # Errors
+    /// 404 and 410 for the session, 409 for a busy conversation with `reject` or a used idempotency key, 422 for earlier
+    /// messages with a session, or the database's. Nothing is stored then.
+    pub async fn post(&self, actor: &Actor, new: &NewTurn) -> Result<Accepted> {
+        self.post_as(actor, new, None).await
+    }
+
+    /// Makes a new turn, at the end of its conversation's line, out of a dead one [T8].
+    ///
+    /// # Errors
+    /// 404 when there is no such turn, 409 when it is not dead.
+    pub async fn retry(&self, actor: &Actor, dead: TurnId, id: TurnId, request_id: &str) -> Result<Accepted> {
+        let mut tx = self.tenants.begin(actor).await?;
+        let row = store::turn_for_retry(&mut tx, dead).await?;
+        tx.commit().await?;
+        let Some((state, session, conversation, content)) = row else {
+            return Err(super::reading::unknown());
+        };
+        if state != "dead" {
+            return Err(Error::conflict("only a dead turn can be retried")
+                .with_detail("status", Status::of_state(&state).as_str()));
+        }
+        let new = NewTurn {
+            id,
+            messages: vec![NewMessage { role: MessageRole::User, content }],
+            session: None,
+            force_refresh: false,
+            on_busy: OnBusy::Enqueue,
+            idempotency: None,
+            request_id: request_id.to_owned(),
+        };
+        self.post_as(actor, &new, Some(&Retry { of: dead, session, conversation })).await
+    }
+
+    async fn post_as(&self, actor: &Actor, new: &NewTurn, retry: Option<&Retry>) -> Result<Accepted> {
+        let mut left = 3_u32;
+        loop {
+            match self.try_post(actor, new, retry).await {
+                Err(error) if super::asks_to_run_again(&error) && left > 0 => left -= 1,
+                // The connection broke. The commit may have happened; the turn's id tells.
+                Err(error) if error.is_transient() && left > 0 => {
+                    left -= 1;
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    if let Ok(Some(accepted)) = self.accepted(actor, new.id).await {
+                        self.bell.ring(Ring::Work);
+                        return Ok(accepted);
+                    }
+                }
+                other => return other,
+            }
+        }
+    }
+
+    async fn try_post(&self, actor: &Actor, new: &NewTurn, retry: Option<&Retry>) -> Result<Accepted> {
+        let count = i64::try_from(new.messages.len()).map_err(Error::internal)?;
+        let counters = self.tenants.counters();
+        let first_message = counters.next_many(actor.tenant, "chat_message", count);
+        let (first_message, conversation) = match (&new.session, retry) {
+            (Some(_), _) | (_, Some(_)) => (first_message.await?, None),
+            (None, None) => {
+                let (first, chat) = tokio::try_join!(first_message, counters.next(actor.tenant, "chat"))?;
+                (first, Some(ConversationId(chat)))
+            }
+        };
+
+        let mut tx = self.tenants.begin(actor).await?;
+        if let Some(key) = &new.idempotency
+            && !store::claim_key(&mut tx, key, new.id).await?
+        {
+            let former = store::key_owner(&mut tx, key).await?;
+            tx.rollback().await?;
+            return match former {
+                Some((turn, hash)) if hash == key.body_hash => {
+                    self.accepted(actor, turn).await?.ok_or_else(super::reading::unknown)
+                }
+                Some(_) => Err(Error::conflict("this Idempotency-Key was used with another body")),
+                // Its transaction rolled back between our two statements.
+                None => Err(Error::new(
+                    Code::Conflict,
+                    "a request with this Idempotency-Key just failed; send it again",
+                )),
+            };
+        }
+
+        let mut after = After::default();
+        let mut warnings = Vec::new();
+        let (session, conversation, chat, turn_no, behind) = match (&new.session, retry, conversation) {
+            (_, Some(retry), _) => {
+                let (turn_no, chat) = store::next_turn_no(&mut tx, retry.conversation).await?;
+                let behind = self
+                    .meet_active(&mut tx, retry.conversation, new.on_busy, &mut after, &mut warnings)
+                    .await?;
+                (retry.session, retry.conversation, chat, turn_no, behind)
+            }
+            (Some(token), None, _) => {
+                if new.messages.len() > 1 {
+                    return Err(Error::unacceptable(
+                        "messages: earlier messages are only accepted when the turn opens a conversation, not with a session",
+                    ));
+                }
+                let (session, conversation) = sessions::resolve(&mut tx, token).await?;
+                let (turn_no, chat) = store::next_turn_no(&mut tx, conversation).await?;
+                let behind =
+                    self.meet_active(&mut tx, conversation, new.on_busy, &mut after, &mut warnings).await?;
+                (session, conversation, chat, turn_no, behind)
+            }
+            (None, None, Some(conversation)) => {
+                let opening = new.messages.first().map_or("", |message| message.content.as_str());
+                let made = self.sessions.new_session(conversation, &title(opening));
+                sessions::create(&mut tx, &made).await?;
+                let (turn_no, chat) = store::next_turn_no(&mut tx, conversation).await?;
+                (made.id, conversation, chat, turn_no, false)
+            }
+            (None, None, None) => return Err(Error::internal("a conversation id was not counted")),
+        };
+
+        let messages = new.messages.iter().zip(first_message..).map(|(message, id)| PostedMessage {
+            id,
+            role: message.role.as_str(),
+            content: &message.content,
+        });
+        let posting = Posting {
+            id: new.id,
+            turn_no,
+            conversation,
+            chat,
+            session,
+            messages: messages.collect(),
+            behind,
+            force_refresh: new.force_refresh,
+            request_id: &new.request_id,
+            retry_of: retry.map(|retry| retry.of),
+            max_attempts: self.settings.max_attempts,
+            first_event: data::queued(new.id, conversation),
+        };
+        let state = store::insert_turn(&mut tx, &posting, &warnings).await?;
+        after.ready = state == "ready";
+        after.waiting = state == "waiting";
+        if after.ready {
+            jobs::push_turn(tx.connection(), new.id).await?;
+        }
+        tx.commit().await?;
+
+        self.ring_after(actor, new.id, conversation, turn_no, after).await;
+        Ok(Accepted {
+            turn: new.id,
+            turn_no,
+            session,
+            session_token: self.sessions.token(session),
+            conversation,
+            status: Status::Queued,
+            warnings,
+            retry_of: retry.map(|retry| retry.of),
+        })
+    }
+
+    /// Deals with the conversation's active turn; answers whether the new one stands behind another.
+    async fn meet_active(
+        &self,
+        tx: &mut TenantTx,
+        conversation: ConversationId,
+        on_busy: OnBusy,
+        after: &mut After,
+        warnings: &mut Vec<Warning>,
+    ) -> Result<bool> {
+        let line = store::line(tx, conversation).await?;
+        let Some((head, state)) = line.iter().find(|(_, state)| state != "queued").or(line.first()).cloned()
+        else {
+            return Ok(false);
+        };
+        match (on_busy, state.as_str()) {
+            (OnBusy::Reject, _) => {
+                return Err(Error::conflict("the conversation is busy with another turn")
+                    .with_detail("jobId", head.to_string())
+                    .with_detail("status", Status::of_state(&state).as_str()));
+            }
+            (OnBusy::Enqueue, "awaiting_approval") => warnings.push(Warning {
+                code: "AWAITING_APPROVAL".to_owned(),
+                detail: format!("the turn waits behind job {head}, which waits for an approval"),
+            }),
+            (OnBusy::Interrupt, "running") => {
+                store::request_cancel(tx, head, "interrupted").await?;
+                after.cancel = Some(head);
+            }
+            (OnBusy::Interrupt, "awaiting_approval") => {
+                self.deny_open(tx, head, "interrupted").await?;
+                after.ready = true;
+            }
+            (OnBusy::Interrupt, "waiting" | "ready") => {
+                let ended = cancel::end_unleased(tx, head, Ending::cancelled("interrupted")).await?;
+                if let Some(ended) = ended {
+                    after.ended.push((head, ended.tail));
+                }
+                return Ok(store::line(tx, conversation).await?.iter().any(|(turn, _)| *turn != head));
+            }
+            _ => {}
+        }
+        Ok(true)
+    }
+
+    async fn ring_after(
+        &self,
+        actor: &Actor,
+        turn: TurnId,
+        conversation: ConversationId,
+        turn_no: i64,
+        after: After,
+    ) {
+        if after.ready {
+            self.bell.ring(Ring::Work);
+        }
+        self.bell.ring(Ring::Turn { tenant: actor.tenant, conversation, turn_no });
+        if let Some(running) = after.cancel {
+            self.bell.ring(Ring::Cancel(running));
+        }
+        for (ended, tail) in &after.ended {
+            self.ring_events(actor.tenant, *ended, *tail);
+        }
+        if (after.waiting || !after.ended.is_empty())
+            && let Err(error) = self.admit_waiting(actor.tenant).await
+        {
+            tracing::warn!(turn_id = %turn, error = %error, "the second look for a slot was lost; the sweeper makes it");
+        }
+    }
+
+    /// What a post of this turn answers now, if it was stored.
+    async fn accepted(&self, actor: &Actor, turn: TurnId) -> Result<Option<Accepted>> {
+        let mut tx = self.tenants.begin(actor).await?;
+        let row = store::accepted(&mut tx, turn).await?;
+        tx.commit().await?;
+        Ok(row.map(|row| Accepted {
+            turn,
+            turn_no: row.turn_no,
+            session: row.session_id,
+            session_token: self.sessions.token(row.session_id),
+            conversation: row.conversation_id,
+            status: Status::of_state(&row.state),
+            warnings: row.warnings.0,
+            retry_of: row.retry_of,
+        }))
+    }
+}
+
+/// The first line of the opening message, at most 80 characters.
+fn title(message: &str) -> String {
+    let line = message.lines().find(|line| !line.trim().is_empty()).unwrap_or("New conversation").trim();
+    match line.char_indices().nth(80) {
+        Some((end, _)) => format!("{}…", line[..end].trim_end()),
+        None => line.to_owned(),
+    }
+}

@@ -1,0 +1,604 @@
+//! SQL of turns: posting, ending, slots, approvals and what running one starts from.
+
+use serde_json::json;
+use sqlx::{PgPool, Row, types::Json};
+
+use super::{
+    Claimed, Ending, FinishedTurn, FinishedUsage, HistoryMessage, IdempotencyKey, NewEvent, Warning,
+    approvals::Decided, columns, history, post::Posting,
+};
+use crate::{
+    db::TenantTx,
+    error::{Error, Result},
+    events::{Event, Lease},
+    ids::{ConversationId, ItemUid, SessionId, TenantId, TurnId, UserId},
+    tenancy::Policies,
+};
+
+/// The step number under which a turn's last message sorts, after every real step.
+const LAST_MESSAGE: i64 = 4000;
+
+pub(super) async fn claim_key(tx: &mut TenantTx, key: &IdempotencyKey, turn: TurnId) -> Result<bool> {
+    let (tenant, user) = (tx.actor().tenant, tx.actor().user);
+    let done = sqlx::query(
+        "insert into idempotency_keys (tenant_id, user_id, route, key, body_hash, turn_id) values ($1, $2, $3, $4, $5, $6)
+         on conflict (tenant_id, user_id, route, key) do nothing",
+    )
+    .bind(tenant)
+    .bind(user)
+    .bind(&key.route)
+    .bind(&key.key)
+    .bind(key.body_hash.as_slice())
+    .bind(turn)
+    .execute(tx.connection())
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+pub(super) async fn key_owner(tx: &mut TenantTx, key: &IdempotencyKey) -> Result<Option<(TurnId, Vec<u8>)>> {
+    let (tenant, user) = (tx.actor().tenant, tx.actor().user);
+    Ok(sqlx::query_as(
+        "select turn_id, body_hash from idempotency_keys where tenant_id = $1 and user_id = $2 and route = $3 and key = $4",
+    )
+    .bind(tenant)
+    .bind(user)
+    .bind(&key.route)
+    .bind(&key.key)
+    .fetch_optional(tx.connection())
+    .await?)
+}
+
+/// Locks the conversation and takes its next turn number.
+pub(super) async fn next_turn_no(tx: &mut TenantTx, conversation: ConversationId) -> Result<(i64, ItemUid)> {
+    let tenant = tx.actor().tenant;
+    Ok(sqlx::query_as(
+        "update conversations set next_turn_no = next_turn_no + 1 where tenant_id = $1 and id = $2
+         returning next_turn_no - 1, chat_uid",
+    )
+    .bind(tenant)
+    .bind(conversation)
+    .fetch_one(tx.connection())
+    .await?)
+}
+
+/// The conversation's unfinished turns in order.
+pub(super) async fn line(tx: &mut TenantTx, conversation: ConversationId) -> Result<Vec<(TurnId, String)>> {
+    let tenant = tx.actor().tenant;
+    Ok(sqlx::query_as(
+        "select id, state from turns where tenant_id = $1 and conversation_id = $2
+           and state in ('queued', 'waiting', 'ready', 'running', 'awaiting_approval') order by turn_no",
+    )
+    .bind(tenant)
+    .bind(conversation)
+    .fetch_all(tx.connection())
+    .await?)
+}
+
+/// Writes messages, turn and first event, and takes a slot unless the turn stands behind another. Answers the state.
+pub(super) async fn insert_turn(
+    tx: &mut TenantTx,
+    new: &Posting<'_>,
+    warnings: &[Warning],
+) -> Result<String> {
+    let (tenant, user) = (tx.actor().tenant, tx.actor().user);
+    let uids: Vec<ItemUid> = new.messages.iter().map(|_| ItemUid::generate()).collect();
+    let ids: Vec<i64> = new.messages.iter().map(|message| message.id).collect();
+    let payloads: Vec<_> = new
+        .messages
+        .iter()
+        .map(|message| {
+            let sender = if message.role == "user" { user.to_string() } else { "assistant".to_owned() };
+            Json(json!({
+                "chatUid": new.chat, "role": message.role, "content": message.content, "sender": sender,
+                "messageType": "text", "turnNo": new.turn_no,
+            }))
+        })
+        .collect();
+    Ok(sqlx::query_scalar(
+        "with slot as (
+           update tenant_slots set turn_id = $2
+           where tenant_id = $1 and not $8
+             and n = (select n from tenant_slots where tenant_id = $1 and turn_id is null order by n limit 1 for update skip locked)
+           returning n
+         ), message as (
+           insert into items (tenant_id, kind, uid, id, user_id, payload, parent_uid, ordinal, turn_id)
+           select $1, 'chat_message', m.uid, m.id, $3, m.payload, $6, ($7::bigint << 20) + m.ord - 1, $2
+           from unnest($9::uuid[], $10::bigint[], $11::jsonb[]) with ordinality m (uid, id, payload, ord)
+         ), chat as (
+           update items set updated_at = now() where tenant_id = $1 and kind = 'chat' and uid = $6
+         ), event as (
+           insert into turn_events (tenant_id, turn_id, seq, kind, data) values ($1, $2, 1, 'queued', $12)
+         )
+         insert into turns (tenant_id, id, conversation_id, session_id, user_id, turn_no, state, slot, priority, ready_at,
+                            force_refresh, request_id, retry_of, max_attempts, warnings)
+         select $1, $2, $4, $5, $3, $7,
+                case when $8 then 'queued' when exists (select 1 from slot) then 'ready' else 'waiting' end,
+                (select n from slot), coalesce(-(select n from slot), 0),
+                case when exists (select 1 from slot) then clock_timestamp() end, $13, $14, $15, $16, $17
+         returning state",
+    )
+    .bind(tenant)
+    .bind(new.id)
+    .bind(user)
+    .bind(new.conversation)
+    .bind(new.session)
+    .bind(new.chat)
+    .bind(new.turn_no)
+    .bind(new.behind)
+    .bind(&uids)
+    .bind(&ids)
+    .bind(&payloads)
+    .bind(&new.first_event)
+    .bind(new.force_refresh)
+    .bind(new.request_id)
+    .bind(new.retry_of)
+    .bind(new.max_attempts)
+    .bind(Json(warnings))
+    .fetch_one(tx.connection())
+    .await?)
+}
+
+/// What a post of a stored turn is answered with.
+#[derive(sqlx::FromRow)]
+pub(super) struct AcceptedRow {
+    pub(super) turn_no: i64,
+    pub(super) session_id: SessionId,
+    pub(super) conversation_id: ConversationId,
+    pub(super) state: String,
+    pub(super) warnings: Json<Vec<Warning>>,
+    pub(super) retry_of: Option<TurnId>,
+}
+
+pub(super) async fn accepted(tx: &mut TenantTx, turn: TurnId) -> Result<Option<AcceptedRow>> {
+    let tenant = tx.actor().tenant;
+    Ok(sqlx::query_as(
+        "select turn_no, session_id, conversation_id, state, warnings, retry_of from turns where tenant_id = $1 and id = $2",
+    )
+    .bind(tenant)
+    .bind(turn)
+    .fetch_optional(tx.connection())
+    .await?)
+}
+
+pub(super) async fn turn_for_retry(
+    tx: &mut TenantTx,
+    turn: TurnId,
+) -> Result<Option<(String, SessionId, ConversationId, String)>> {
+    let tenant = tx.actor().tenant;
+    Ok(sqlx::query_as(
+        "select t.state, t.session_id, t.conversation_id, i.payload ->> 'content'
+         from turns t
+         join conversations c on c.tenant_id = t.tenant_id and c.id = t.conversation_id
+         join items i on i.tenant_id = t.tenant_id and i.kind = 'chat_message' and i.parent_uid = c.chat_uid
+         where t.tenant_id = $1 and t.id = $2 and i.turn_id = t.id
+           and i.ordinal >= (t.turn_no << 20) and i.ordinal < (t.turn_no << 20) + 256
+         order by i.ordinal desc limit 1",
+    )
+    .bind(tenant)
+    .bind(turn)
+    .fetch_optional(tx.connection())
+    .await?)
+}
+
+pub(super) async fn request_cancel(tx: &mut TenantTx, turn: TurnId, reason: &str) -> Result<()> {
+    let tenant = tx.actor().tenant;
+    sqlx::query(
+        "update turns set cancel_requested_at = coalesce(cancel_requested_at, clock_timestamp()),
+                cancel_reason = coalesce(cancel_reason, $3)
+         where tenant_id = $1 and id = $2 and state = 'running'",
+    )
+    .bind(tenant)
+    .bind(turn)
+    .bind(reason)
+    .execute(tx.connection())
+    .await?;
+    Ok(())
+}
+
+pub(super) async fn conversation_of(tx: &mut TenantTx, turn: TurnId) -> Result<Option<ConversationId>> {
+    let tenant = tx.actor().tenant;
+    Ok(sqlx::query_scalar("select conversation_id from turns where tenant_id = $1 and id = $2")
+        .bind(tenant)
+        .bind(turn)
+        .fetch_optional(tx.connection())
+        .await?)
+}
+
+pub(super) async fn lock_conversation(tx: &mut TenantTx, conversation: ConversationId) -> Result<ItemUid> {
+    let tenant = tx.actor().tenant;
+    Ok(sqlx::query_scalar(
+        "select chat_uid from conversations where tenant_id = $1 and id = $2 for no key update",
+    )
+    .bind(tenant)
+    .bind(conversation)
+    .fetch_one(tx.connection())
+    .await?)
+}
+
+pub(super) async fn lock_state(tx: &mut TenantTx, turn: TurnId) -> Result<Option<String>> {
+    let tenant = tx.actor().tenant;
+    Ok(sqlx::query_scalar("select state from turns where tenant_id = $1 and id = $2 for no key update")
+        .bind(tenant)
+        .bind(turn)
+        .fetch_optional(tx.connection())
+        .await?)
+}
+
+/// A turn whose lease was taken to end it.
+#[derive(sqlx::FromRow)]
+pub(super) struct Held {
+    pub(super) id: TurnId,
+    pub(super) user_id: UserId,
+    pub(super) session_id: SessionId,
+    #[sqlx(rename = "conversation_id")]
+    pub(super) conversation: ConversationId,
+    pub(super) turn_no: i64,
+    pub(super) slot: Option<i64>,
+    pub(super) was_leased: bool,
+    pub(super) elapsed_ms: i64,
+    pub(super) request_id: String,
+    #[sqlx(skip)]
+    pub(super) last_step_seq: i64,
+    #[sqlx(skip)]
+    pub(super) input_tokens: i64,
+    #[sqlx(skip)]
+    pub(super) output_tokens: i64,
+}
+
+/// Locks an unfinished turn and takes its lease, which fences whoever had it. None: it has ended.
+pub(super) async fn take_lease(tx: &mut TenantTx, turn: TurnId) -> Result<Option<Held>> {
+    let tenant = tx.actor().tenant;
+    let held: Option<Held> = sqlx::query_as(
+        "with held as materialized (
+           select tenant_id, id, lease from turns
+           where tenant_id = $1 and id = $2 and finished_at is null for no key update
+         )
+         update turns t set lease = gen_random_uuid() from held where t.tenant_id = held.tenant_id and t.id = held.id
+         returning t.id, t.user_id, t.session_id, t.conversation_id, t.turn_no, t.slot, t.request_id,
+                   held.lease is not null as was_leased,
+                   (extract(epoch from clock_timestamp() - t.created_at) * 1000)::bigint as elapsed_ms",
+    )
+    .bind(tenant)
+    .bind(turn)
+    .fetch_optional(tx.connection())
+    .await?;
+    let Some(mut held) = held else { return Ok(None) };
+    // A statement of its own: what was committed while we waited for the lock must be seen.
+    let last: Option<i64> =
+        sqlx::query_scalar("select max(event_seq) from turn_steps where tenant_id = $1 and turn_id = $2")
+            .bind(tenant)
+            .bind(turn)
+            .fetch_one(tx.connection())
+            .await?;
+    held.last_step_seq = last.unwrap_or(1);
+    let (used, _) = used(tx, turn).await?;
+    (held.input_tokens, held.output_tokens) = (used.input, used.output);
+    Ok(Some(held))
+}
+
+/// The whole log of a turn.
+pub(super) async fn events(tx: &mut TenantTx, turn: TurnId) -> Result<Vec<Event>> {
+    let tenant = tx.actor().tenant;
+    let rows: Vec<(i64, String, String)> = sqlx::query_as(
+        "select seq, kind, data from turn_events where tenant_id = $1 and turn_id = $2 order by seq",
+    )
+    .bind(tenant)
+    .bind(turn)
+    .fetch_all(tx.connection())
+    .await?;
+    rows.into_iter().map(|(seq, kind, data)| Ok(Event::new(seq, kind.parse()?, data))).collect()
+}
+
+/// What the model calls of a turn have used and cost so far.
+pub(super) async fn used(tx: &mut TenantTx, turn: TurnId) -> Result<(FinishedUsage, i64)> {
+    let tenant = tx.actor().tenant;
+    let (input, output, cost): (i64, i64, i64) = sqlx::query_as(
+        "select coalesce(sum(input_tokens), 0)::bigint, coalesce(sum(output_tokens), 0)::bigint,
+                coalesce(sum(cost_micros), 0)::bigint
+         from model_calls where tenant_id = $1 and turn_id = $2",
+    )
+    .bind(tenant)
+    .bind(turn)
+    .fetch_one(tx.connection())
+    .await?;
+    Ok((FinishedUsage { input, output }, cost))
+}
+
+/// Ends a turn whose lease was just taken.
+pub(super) async fn end(
+    tx: &mut TenantTx,
+    held: &Held,
+    ending: &Ending,
+    reply: &str,
+    message: &str,
+    message_id: i64,
+    events: &[NewEvent],
+) -> Result<()> {
+    let tenant = tx.actor().tenant;
+    let (seqs, kinds, datas) = columns(events);
+    let payload = json!({
+        "role": "assistant", "content": message, "sender": "assistant", "messageType": "text", "turnNo": held.turn_no,
+        "cutShort": true,
+    });
+    sqlx::query(
+        "with session as (
+           update user_sessions set tokens_total = tokens_total + $10 + $11 where tenant_id = $1 and id = $3 returning tokens_total
+         ), event as (
+           insert into turn_events (tenant_id, turn_id, seq, kind, data)
+           select $1, $2, e.* from unnest($4::bigint[], $5::text[], $6::text[]) e
+         ), message as (
+           insert into items (tenant_id, kind, uid, id, user_id, payload, parent_uid, ordinal, turn_id)
+           select $1, 'chat_message', $15, $16, $17, $18::jsonb || jsonb_build_object('chatUid', c.chat_uid), c.chat_uid, $19, $2
+           from conversations c where c.tenant_id = $1 and c.id = $14 and $20 <> ''
+         )
+         update turns set state = $7, slot = null, process_id = null, reply = $8, error = $9, input_tokens = $10,
+                output_tokens = $11, cancel_reason = coalesce($12, cancel_reason), session_tokens = (select tokens_total from session),
+                warnings = warnings || $13, finished_at = clock_timestamp()
+         where tenant_id = $1 and id = $2",
+    )
+    .bind(tenant)
+    .bind(held.id)
+    .bind(held.session_id)
+    .bind(&seqs)
+    .bind(&kinds)
+    .bind(&datas)
+    .bind(ending.status.as_str())
+    .bind(reply)
+    .bind(ending.error.as_ref().map(Json))
+    .bind(held.input_tokens)
+    .bind(held.output_tokens)
+    .bind(ending.cancel_reason.as_deref())
+    .bind(Json(Vec::<Warning>::new()))
+    .bind(held.conversation)
+    .bind(ItemUid::generate())
+    .bind(message_id)
+    .bind(held.user_id)
+    .bind(Json(payload))
+    .bind(history::ordinal(held.turn_no, LAST_MESSAGE, 0))
+    .bind(message)
+    .execute(tx.connection())
+    .await?;
+    Ok(())
+}
+
+/// Ends a running turn under its lease, in one statement; the conversation is locked. False: the lease is lost.
+pub(super) async fn finish(
+    tx: &mut TenantTx,
+    claimed: &Claimed,
+    chat: ItemUid,
+    finished: &FinishedTurn,
+    message_id: i64,
+) -> Result<bool> {
+    let (seqs, kinds, datas) = columns(&finished.events);
+    let step = finished.last_step.as_ref();
+    let done = sqlx::query(
+        "with turn as (
+           update turns set state = $7, slot = null, process_id = null, reply = $8, error = $9, model = $10, input_tokens = $11,
+                  output_tokens = $12, cancel_reason = coalesce($13, cancel_reason), warnings = warnings || $14,
+                  session_tokens = (select tokens_total + $11 + $12 from user_sessions where tenant_id = $1 and id = $15),
+                  finished_at = clock_timestamp()
+           where tenant_id = $1 and id = $2 and lease = $3 and state = 'running'
+           returning tenant_id, id, user_id
+         ), session as (
+           update user_sessions s set tokens_total = s.tokens_total + $11 + $12 from turn where s.tenant_id = $1 and s.id = $15
+         ), step as (
+           insert into turn_steps (tenant_id, turn_id, step, kind, view, content, provider, event_seq, finished_at)
+           select turn.tenant_id, turn.id, $16, 'model', $17, $18, $19, $20, clock_timestamp() from turn where $16 is not null
+         ), message as (
+           insert into items (tenant_id, kind, uid, id, user_id, payload, parent_uid, ordinal, turn_id)
+           select turn.tenant_id, 'chat_message', $21, $22, turn.user_id, $23, $24, $25, turn.id from turn where $26
+         ), chat as (
+           update items i set updated_at = now() from turn where i.tenant_id = $1 and i.kind = 'chat' and i.uid = $24
+         )
+         insert into turn_events (tenant_id, turn_id, seq, kind, data)
+         select turn.tenant_id, turn.id, e.* from turn, unnest($4::bigint[], $5::text[], $6::text[]) e",
+    )
+    .bind(claimed.lease.tenant)
+    .bind(claimed.lease.turn)
+    .bind(claimed.lease.token)
+    .bind(&seqs)
+    .bind(&kinds)
+    .bind(&datas)
+    .bind(finished.ending.status.as_str())
+    .bind(&finished.reply)
+    .bind(finished.ending.error.as_ref().map(Json))
+    .bind(&finished.model)
+    .bind(finished.usage.input)
+    .bind(finished.usage.output)
+    .bind(finished.ending.cancel_reason.as_deref())
+    .bind(Json(&finished.warnings))
+    .bind(claimed.session)
+    .bind(step.map(|step| step.step))
+    .bind(step.map(serde_json::to_string).transpose()?)
+    .bind(step.map(|step| step.blocks.as_str()))
+    .bind(step.map(|step| step.provider.as_str()))
+    .bind(seqs.last())
+    .bind(ItemUid::generate())
+    .bind(message_id)
+    .bind(history::assistant_payload(claimed, &finished.message, &[], finished.cut_short))
+    .bind(chat)
+    .bind(history::ordinal(claimed.turn_no, LAST_MESSAGE, 0))
+    .bind(!finished.message.is_empty())
+    .execute(tx.connection())
+    .await?;
+    Ok(done.rows_affected() > 0)
+}
+
+/// What followed when a turn left the head of its conversation.
+#[derive(sqlx::FromRow)]
+pub(super) struct HandedOver {
+    pub(super) ready_turn: Option<TurnId>,
+    pub(super) freed: bool,
+}
+
+pub(super) async fn hand_over(
+    tx: &mut TenantTx,
+    conversation: ConversationId,
+    slot: Option<i64>,
+) -> Result<HandedOver> {
+    Ok(sqlx::query_as("select ready_turn, freed from turns_hand_over($1, $2)")
+        .bind(conversation)
+        .bind(slot)
+        .fetch_one(tx.connection())
+        .await?)
+}
+
+pub(super) async fn has_waiting(engine: &PgPool, tenant: TenantId) -> Result<bool> {
+    Ok(sqlx::query_scalar("select exists (select 1 from turns where tenant_id = $1 and state = 'waiting')")
+        .bind(tenant)
+        .fetch_one(engine)
+        .await?)
+}
+
+pub(super) async fn admit_waiting(tx: &mut TenantTx) -> Result<Vec<TurnId>> {
+    Ok(sqlx::query_scalar("select * from turns_admit_waiting()").fetch_all(tx.connection()).await?)
+}
+
+pub(super) async fn status_by_lease(engine: &PgPool, lease: &Lease) -> Result<Option<String>> {
+    Ok(sqlx::query_scalar("select state from turns where tenant_id = $1 and id = $2 and lease = $3")
+        .bind(lease.tenant)
+        .bind(lease.turn)
+        .bind(lease.token)
+        .fetch_optional(engine)
+        .await?)
+}
+
+/// An approval as the person who decides finds it.
+#[derive(sqlx::FromRow)]
+pub(super) struct ApprovalRow {
+    pub(super) decision: Option<String>,
+    pub(super) expired: bool,
+}
+
+pub(super) async fn approval(tx: &mut TenantTx, turn: TurnId, call_id: &str) -> Result<Option<ApprovalRow>> {
+    let tenant = tx.actor().tenant;
+    Ok(sqlx::query_as(
+        "select decision, expires_at < clock_timestamp() as expired from approvals
+         where tenant_id = $1 and turn_id = $2 and call_id = $3",
+    )
+    .bind(tenant)
+    .bind(turn)
+    .bind(call_id)
+    .fetch_optional(tx.connection())
+    .await?)
+}
+
+pub(super) async fn decide(
+    tx: &mut TenantTx,
+    turn: TurnId,
+    call_id: &str,
+    decided: &Decided<'_>,
+) -> Result<()> {
+    let tenant = tx.actor().tenant;
+    sqlx::query(
+        "update approvals set decision = $4, reason = $5, decided_by = $6, decided_at = clock_timestamp()
+         where tenant_id = $1 and turn_id = $2 and call_id = $3 and decision is null",
+    )
+    .bind(tenant)
+    .bind(turn)
+    .bind(call_id)
+    .bind(decided.decision.as_str())
+    .bind(decided.reason)
+    .bind(decided.by)
+    .execute(tx.connection())
+    .await?;
+    Ok(())
+}
+
+pub(super) async fn decide_all(tx: &mut TenantTx, turn: TurnId, decided: &Decided<'_>) -> Result<()> {
+    let tenant = tx.actor().tenant;
+    sqlx::query(
+        "update approvals set decision = $3, reason = $4, decided_by = $5, decided_at = clock_timestamp()
+         where tenant_id = $1 and turn_id = $2 and decision is null",
+    )
+    .bind(tenant)
+    .bind(turn)
+    .bind(decided.decision.as_str())
+    .bind(decided.reason)
+    .bind(decided.by)
+    .execute(tx.connection())
+    .await?;
+    Ok(())
+}
+
+pub(super) async fn expire(tx: &mut TenantTx, turn: TurnId) -> Result<()> {
+    let tenant = tx.actor().tenant;
+    sqlx::query(
+        "update approvals set decision = 'expired', decided_at = clock_timestamp()
+         where tenant_id = $1 and turn_id = $2 and decision is null and expires_at < clock_timestamp()",
+    )
+    .bind(tenant)
+    .bind(turn)
+    .execute(tx.connection())
+    .await?;
+    Ok(())
+}
+
+/// Lets a parked turn without open approvals go on, in a slot if there is one. Answers its new state.
+pub(super) async fn unpark(tx: &mut TenantTx, turn: TurnId) -> Result<Option<String>> {
+    let tenant = tx.actor().tenant;
+    Ok(sqlx::query_scalar(
+        "with still_open as (
+           select 1 from approvals where tenant_id = $1 and turn_id = $2 and decision is null limit 1
+         ), slot as (
+           update tenant_slots set turn_id = $2
+           where tenant_id = $1 and not exists (select 1 from still_open)
+             and n = (select n from tenant_slots where tenant_id = $1 and turn_id is null order by n limit 1 for update skip locked)
+           returning n
+         )
+         update turns set state = case when exists (select 1 from slot) then 'ready' else 'waiting' end,
+                slot = (select n from slot), priority = coalesce(-(select n from slot), 0), ready_at = clock_timestamp()
+         where tenant_id = $1 and id = $2 and state = 'awaiting_approval' and not exists (select 1 from still_open)
+         returning state",
+    )
+    .bind(tenant)
+    .bind(turn)
+    .fetch_optional(tx.connection())
+    .await?)
+}
+
+/// Settings of the tenant and the user that a turn runs with.
+pub(super) struct TurnSettingsRow {
+    pub(super) policies: Policies,
+    pub(super) system_prompt: Option<String>,
+    pub(super) timezone: String,
+    pub(super) local_time: String,
+}
+
+pub(super) async fn turn_settings(tx: &mut TenantTx) -> Result<TurnSettingsRow> {
+    let (tenant, user) = (tx.actor().tenant, tx.actor().user);
+    let row = sqlx::query(
+        "select t.system_prompt, u.timezone,
+                to_char(now() at time zone u.timezone, 'YYYY-MM-DD HH24:MI FMDay') as local_time,
+                (select jsonb_object_agg(p.tool, p.policy) from tool_policies p where p.tenant_id = t.id) as policies
+         from tenants t, users u where t.id = $1 and u.id = $2",
+    )
+    .bind(tenant)
+    .bind(user)
+    .fetch_one(tx.connection())
+    .await?;
+    let policies: Option<Json<Policies>> = row.try_get("policies")?;
+    Ok(TurnSettingsRow {
+        policies: policies.map(|policies| policies.0).unwrap_or_default(),
+        system_prompt: row.try_get("system_prompt")?,
+        timezone: row.try_get("timezone")?,
+        local_time: row.try_get("local_time")?,
+    })
+}
+
+/// Messages before this turn's own steps, oldest first.
+pub(super) async fn history(tx: &mut TenantTx, claimed: &Claimed, limit: i64) -> Result<Vec<HistoryMessage>> {
+    let rows: Vec<(Json<HistoryMessage>,)> = sqlx::query_as(
+        "select payload from items
+         where tenant_id = $1 and kind = 'chat_message' and parent_uid = $2 and ordinal < $3 and deleted_at is null
+         order by ordinal desc limit $4",
+    )
+    .bind(claimed.lease.tenant)
+    .bind(claimed.chat)
+    .bind(history::ordinal(claimed.turn_no, 1, 0))
+    .bind(limit)
+    .fetch_all(tx.connection())
+    .await
+    .map_err(Error::from)?;
+    Ok(rows.into_iter().rev().map(|(message,)| message.0).collect())
+}
