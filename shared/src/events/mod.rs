@@ -6,8 +6,10 @@
 
 mod append;
 pub mod data;
+mod followed;
 pub mod hub;
 pub mod log;
+mod read;
 mod store;
 #[cfg(test)]
 mod tests;

@@ -140,10 +140,11 @@ pub(super) async fn read(engine: &PgPool, wanted: &[Wanted], limit: i64) -> Resu
     .fetch_all(engine)
     .await?;
     let event = |(position, seq, kind, data): (i64, i64, String, String)| {
-        let position = usize::try_from(position - 1).unwrap_or(usize::MAX);
-        Ok((position, Event::new(seq, EventKind::from_str(&kind)?, data)))
+        // An unknown kind comes from a later version; its turn's followers go on without it (as past any gap).
+        let kind = EventKind::from_str(&kind).ok()?;
+        Some((usize::try_from(position - 1).ok()?, Event::new(seq, kind, data)))
     };
-    rows.into_iter().map(event).collect()
+    Ok(rows.into_iter().filter_map(event).collect())
 }
 
 /// The latest turn number of each conversation that has one.
