@@ -1,1 +1,24 @@
-//! Placeholder.
+//! The HTTP side of Alfred: routes, the error shape, event streams. Everything else is `shared`'s.
+//!
+//! A request's way: `serve` (the connection) → `request` (id, span, log line) → `router` → `auth` and `extract` (who
+//! calls, with what) → a handler in `routes`, which makes one call into a domain → `error`, if it failed.
+
+mod auth;
+mod error;
+mod extract;
+mod metrics;
+mod openapi;
+mod request;
+mod router;
+mod routes;
+mod serve;
+mod start;
+mod state;
+
+pub use start::{Running, start};
+
+/// The OpenAPI document, as served and as committed in `docs/openapi.json`.
+#[must_use]
+pub fn openapi_document() -> String {
+    openapi::text(&router::description())
+}

@@ -92,6 +92,33 @@ pub fn relaxed_pool(options: PgConnectOptions) -> PgPool {
         .connect_lazy_with(options)
 }
 
+/// The pool that migrations run on: long statements are fine there.
+#[must_use]
+pub fn migration_pool(options: PgConnectOptions) -> PgPool {
+    PgPoolOptions::new()
+        .max_connections(2)
+        .acquire_timeout(Duration::from_secs(10))
+        .connect_lazy_with(options)
+}
+
+/// Whether Postgres answers on this pool.
+///
+/// # Errors
+/// The database's.
+pub async fn answers(pool: &PgPool) -> Result<()> {
+    sqlx::query("select 1").execute(pool).await?;
+    Ok(())
+}
+
+/// Whether the queue's tables and ours can be read.
+///
+/// # Errors
+/// The database's.
+pub async fn queue_answers(engine: &PgPool) -> Result<()> {
+    sqlx::query("select from apalis.jobs, turns limit 0").execute(engine).await?;
+    Ok(())
+}
+
 /// A transaction outside of any tenant, for engine work.
 ///
 /// # Errors

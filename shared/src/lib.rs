@@ -13,6 +13,7 @@ pub mod identity;
 pub mod ids;
 pub mod jobs;
 pub mod model;
+pub mod provision;
 pub mod resilience;
 pub mod sessions;
 pub mod telemetry;

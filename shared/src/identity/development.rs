@@ -4,7 +4,7 @@ use secrecy::SecretString;
 use sqlx::PgPool;
 use uuid::Uuid;
 
-use super::{Role, key_hash, store};
+use super::{KeyHash, Role, store};
 use crate::{
     error::Result,
     ids::{TenantId, UserId},
@@ -47,7 +47,7 @@ pub async fn ensure(engine: &PgPool, identity: &Identity<'_>) -> Result<()> {
             email: identity.email,
             role: identity.role,
             operator: identity.operator,
-            key_hash: key_hash(identity.key),
+            key_hash: KeyHash::of(identity.key).0,
             running_turns: identity.running_turns,
         },
     )

@@ -56,15 +56,22 @@ impl Actor {
     }
 }
 
+/// What is stored of an API key. Keys carry 256 random bits, so a plain hash needs no salt and no stretching.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct KeyHash([u8; 32]);
+
+impl KeyHash {
+    /// The hash of a key.
+    #[must_use]
+    pub fn of(key: &SecretString) -> Self {
+        Self(Sha256::digest(key.expose_secret().as_bytes()).into())
+    }
+}
+
 /// The caller of an API key, or none when the key is unknown, expired or revoked.
 ///
 /// # Errors
 /// The database's.
-pub async fn by_api_key(app: &PgPool, key: &SecretString) -> Result<Option<Actor>> {
-    store::by_key_hash(app, &key_hash(key)).await
-}
-
-/// What is stored of a key. Keys carry 256 random bits, so a plain hash needs no salt and no stretching.
-fn key_hash(key: &SecretString) -> [u8; 32] {
-    Sha256::digest(key.expose_secret().as_bytes()).into()
+pub async fn by_api_key(app: &PgPool, key: &KeyHash) -> Result<Option<Actor>> {
+    store::by_key_hash(app, &key.0).await
 }

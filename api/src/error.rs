@@ -1,0 +1,139 @@
+//! The one error shape [O2]: which status each code has, and how a failure becomes an answer.
+//!
+//! A handler answers a [`Failure`]; it carries no body yet, because only the request knows its id. [`complete`] writes
+//! the body, logs what is ours to mend, and counts.
+
+use std::{error::Error as StdError, sync::Arc};
+
+use axum::{
+    body::Body,
+    response::{IntoResponse, Response},
+};
+use http::{HeaderValue, StatusCode, header};
+use serde_json::{Map, Value};
+use shared::error::{Code, Error, Invalid, Origin};
+use utoipa::ToSchema;
+
+/// The result of a handler.
+pub(crate) type Answer<T> = Result<T, Failure>;
+
+/// An error on its way to the client.
+#[derive(Debug)]
+pub(crate) struct Failure(pub(crate) Error);
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self(error)
+    }
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        let mut response = status(&self.0).into_response();
+        if response.status() == StatusCode::UNAUTHORIZED {
+            let scheme = HeaderValue::from_static("ApiKey realm=\"alfred\"");
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, scheme);
+        }
+        response.extensions_mut().insert(Arc::new(self.0));
+        response
+    }
+}
+
+/// Every error's body.
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase")]
+#[expect(dead_code, reason = "describes the shape; bodies are written by `body`")]
+pub(crate) struct ErrorBody {
+    /// The code, such as APP-404-NOT-FOUND.
+    #[schema(example = "APP-404-NOT-FOUND")]
+    error: String,
+    /// A sentence for people: what was tried, on what, and what to do.
+    message: String,
+    /// Where it began: app, db, mcp, model or oauth.
+    #[schema(example = "app")]
+    origin: String,
+    /// The request's id, under which the log has more.
+    request_id: String,
+}
+
+/// The status of an error.
+pub(crate) fn status(error: &Error) -> StatusCode {
+    match error.code {
+        Code::Malformed => match error.invalid {
+            Invalid::Unreadable => StatusCode::BAD_REQUEST,
+            Invalid::Unacceptable => StatusCode::UNPROCESSABLE_ENTITY,
+            Invalid::Method => StatusCode::METHOD_NOT_ALLOWED,
+            Invalid::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Invalid::MediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        },
+        Code::Auth => StatusCode::UNAUTHORIZED,
+        Code::Forbidden => StatusCode::FORBIDDEN,
+        Code::NotFound => StatusCode::NOT_FOUND,
+        Code::Conflict => StatusCode::CONFLICT,
+        Code::Gone => StatusCode::GONE,
+        Code::Precondition => StatusCode::PRECONDITION_FAILED,
+        Code::Rate | Code::ModelRate => StatusCode::TOO_MANY_REQUESTS,
+        Code::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+        Code::McpBadRequest | Code::ModelRejected => StatusCode::BAD_GATEWAY,
+        Code::McpUnavailable | Code::ModelUnavailable => StatusCode::SERVICE_UNAVAILABLE,
+        Code::McpTimeout | Code::ModelTimeout => StatusCode::GATEWAY_TIMEOUT,
+        Code::ModelBudget => StatusCode::UNPROCESSABLE_ENTITY,
+    }
+}
+
+/// What the access log says of a failed request.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Failed {
+    pub(crate) code: Code,
+    pub(crate) origin: Origin,
+}
+
+/// Gives a failure's answer its body. Causes of what is ours to mend are logged here and nowhere else.
+pub(crate) fn complete(response: &mut Response, request_id: &str) -> Option<Failed> {
+    let error = response.extensions_mut().remove::<Arc<Error>>()?;
+    if error.code == Code::Internal {
+        tracing::error!(error = &*error as &(dyn StdError + 'static), "a request failed");
+    }
+    metrics::counter!("errors_total", "origin" => error.origin.as_str(), "code" => error.code.as_str())
+        .increment(1);
+    let json = HeaderValue::from_static("application/json");
+    response.headers_mut().insert(header::CONTENT_TYPE, json);
+    response.headers_mut().remove(header::CONTENT_LENGTH);
+    *response.body_mut() = Body::from(body(&error, request_id).to_string());
+    Some(Failed { code: error.code, origin: error.origin })
+}
+
+fn body(error: &Error, request_id: &str) -> Value {
+    let mut body = Map::new();
+    body.insert("error".to_owned(), error.code.as_str().into());
+    body.insert("message".to_owned(), error.message.as_ref().into());
+    body.insert("origin".to_owned(), error.origin.as_str().into());
+    body.insert("requestId".to_owned(), request_id.into());
+    for (name, value) in error.details.iter().flatten() {
+        body.entry(name.clone()).or_insert_with(|| value.clone());
+    }
+    Value::Object(body)
+}
+
+/// A request that is wrong in itself and cannot be read: 400.
+pub(crate) fn unreadable(message: impl Into<std::borrow::Cow<'static, str>>) -> Failure {
+    Failure(Error::invalid(Invalid::Unreadable, message))
+}
+
+/// What a panic in a handler answers; the panic hook has logged it.
+pub(crate) fn panicked(_: Box<dyn std::any::Any + Send + 'static>) -> Response {
+    Failure(Error::internal("a handler panicked")).into_response()
+}
+
+/// An unknown route.
+pub(crate) async fn no_route() -> Failure {
+    Failure(Error::not_found("there is no such route; /openapi.json lists them"))
+}
+
+/// A method that the route does not have. The router adds `Allow`.
+pub(crate) async fn no_method() -> Failure {
+    Failure(Error::invalid(
+        Invalid::Method,
+        "the route does not have this method; the Allow header lists its methods",
+    ))
+}

@@ -1,0 +1,87 @@
+//! The description of the API, and the pages that show it.
+
+use axum::{Router, routing::get};
+use http::header;
+use utoipa::{
+    OpenApi as _,
+    openapi::{
+        ContentBuilder, OpenApi, Ref, RefOr, ResponseBuilder,
+        path::Operation,
+        security::{ApiKey, ApiKeyValue, SecurityScheme},
+    },
+};
+use utoipa_swagger_ui::SwaggerUi;
+
+use crate::{error::ErrorBody, state::App};
+
+#[derive(utoipa::OpenApi)]
+#[openapi(
+    info(
+        title = "Alfred",
+        description = "A self-hosted agent backend: post a chat turn, follow it over a resumable event stream. \
+                       Every error has one shape, ErrorBody; every answer carries X-Request-ID.",
+        license(name = "MIT")
+    ),
+    components(schemas(ErrorBody)),
+    tags(
+        (name = "chat", description = "Turns: post, wait, follow, cancel, retry, approve"),
+        (name = "sessions", description = "A session is a user's handle on one conversation"),
+        (name = "tools", description = "What models can call, and what they may"),
+        (name = "usage", description = "What models cost"),
+        (name = "admin", description = "For a tenant's admins"),
+        (name = "operations", description = "Health and metrics; no credential"),
+    )
+)]
+struct Base;
+
+/// The document without its paths.
+pub(crate) fn base() -> OpenApi {
+    let mut base = Base::openapi();
+    let key = SecurityScheme::ApiKey(ApiKey::Header(ApiKeyValue::new("X-API-Key")));
+    base.components.get_or_insert_default().add_security_scheme("apiKey", key);
+    base
+}
+
+/// Adds to each operation what all of them can answer.
+pub(crate) fn finish(mut description: OpenApi) -> OpenApi {
+    for item in description.paths.paths.values_mut() {
+        let operations = [&mut item.get, &mut item.put, &mut item.post, &mut item.delete, &mut item.patch];
+        for operation in operations.into_iter().flatten() {
+            if operation.security.is_some() {
+                answers(operation, "401", "No credential, or one that is not good");
+            }
+            answers(operation, "500", "An error of ours; the log has it under the request's id");
+        }
+    }
+    description
+}
+
+fn answers(operation: &mut Operation, status: &str, sentence: &str) {
+    let body = ContentBuilder::new().schema(Some(Ref::from_schema_name("ErrorBody"))).build();
+    let response = ResponseBuilder::new().description(sentence).content("application/json", body).build();
+    operation.responses.responses.entry(status.to_owned()).or_insert(RefOr::T(response));
+}
+
+/// `/openapi.json` and `/docs`.
+pub(crate) fn show(description: &OpenApi) -> Router<App> {
+    // Made once, as it never changes while the process runs.
+    let document = text(description);
+    let json = move || {
+        let document = document.clone();
+        async move { ([(header::CONTENT_TYPE, "application/json")], document) }
+    };
+    let pages = SwaggerUi::new("/docs").config(utoipa_swagger_ui::Config::from("/openapi.json"));
+    Router::new().route("/openapi.json", get(json)).merge(Router::from(pages))
+}
+
+/// The document as committed in `docs/openapi.json`.
+pub(crate) fn text(description: &OpenApi) -> String {
+    match description.to_pretty_json() {
+        Ok(mut text) => {
+            text.push('\n');
+            text
+        }
+        // Our own types, which a test has written out.
+        Err(_) => "{}\n".to_owned(),
+    }
+}

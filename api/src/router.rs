@@ -1,0 +1,55 @@
+//! Every route, and the description of all of them.
+
+use axum::{Router, http::HeaderValue};
+use http::{HeaderName, Method, header};
+use shared::config::{AppEnv, Config};
+use tower_http::{
+    catch_panic::CatchPanicLayer,
+    cors::{AllowHeaders, AllowOrigin, CorsLayer},
+};
+use utoipa::openapi::OpenApi;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use crate::{error, openapi, routes, state::App};
+
+/// The routes and their description.
+pub(crate) fn build(config: &Config) -> (Router<App>, OpenApi) {
+    let (router, description) = described();
+    let shown = openapi::show(&description);
+    let router = router
+        .merge(shown)
+        .fallback(error::no_route)
+        .method_not_allowed_fallback(error::no_method)
+        .layer(CatchPanicLayer::custom(error::panicked))
+        .layer(cors(config));
+    (router, description)
+}
+
+/// The description alone.
+pub(crate) fn description() -> OpenApi {
+    described().1
+}
+
+fn described() -> (Router<App>, OpenApi) {
+    let (router, description) = OpenApiRouter::with_openapi(openapi::base())
+        .routes(routes!(routes::health::healthz))
+        .routes(routes!(routes::health::readyz))
+        .routes(routes!(routes::health::metrics))
+        .split_for_parts();
+    (router, openapi::finish(description))
+}
+
+fn cors(config: &Config) -> CorsLayer {
+    let exposed = ["x-request-id", "location", "preference-applied"].map(HeaderName::from_static);
+    let layer = CorsLayer::new()
+        .allow_methods([Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE])
+        .allow_headers(AllowHeaders::mirror_request())
+        .expose_headers(exposed)
+        .vary([header::ORIGIN])
+        .max_age(std::time::Duration::from_secs(600));
+    if config.cors_origins.is_empty() && config.app_env != AppEnv::Prod {
+        return layer.allow_origin(AllowOrigin::any());
+    }
+    let origins = config.cors_origins.iter().filter_map(|origin| HeaderValue::from_str(origin).ok());
+    layer.allow_origin(AllowOrigin::list(origins))
+}

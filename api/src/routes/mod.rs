@@ -1,0 +1,3 @@
+//! One file a resource. Handlers are flat: extract, call, answer.
+
+pub(crate) mod health;

@@ -1,0 +1,99 @@
+//! Starting and stopping the process's parts, in order.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use anyhow::Context as _;
+use secrecy::{ExposeSecret as _, SecretString};
+use shared::{
+    config::Config,
+    counters::Counters,
+    db::{self, DbRole, TenantDb},
+};
+use sqlx::postgres::PgConnectOptions;
+use tokio::net::{TcpListener, TcpSocket};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    auth::Callers,
+    metrics::Metrics,
+    router,
+    serve::{self, Ending},
+    state::{App, Parts},
+};
+
+/// Bytes that the kernel holds for a client that reads slowly; then the stream waits.
+const SEND_BUFFER: u32 = 128 * 1024;
+
+/// A serving process, or a test's.
+pub struct Running {
+    /// Where it listens.
+    pub addr: SocketAddr,
+    app: App,
+    ending: Ending,
+}
+
+/// Starts serving. The database need not be there yet: requests are refused until it is.
+///
+/// # Errors
+/// A database URL that cannot be read, or an address that cannot be listened on.
+pub async fn start(config: Config) -> anyhow::Result<Running> {
+    let app_pool = db::pool(options(&config.db_url, "DB_URL", DbRole::App)?, config.db_pool_max);
+    let engine_options = options(&config.db_engine_url, "DB_ENGINE_URL", DbRole::Engine)?;
+    let engine = db::pool(engine_options.clone(), config.db_pool_max);
+    let counters = Arc::new(Counters::start(db::relaxed_pool(engine_options)));
+    let tenants = TenantDb::new(app_pool.clone(), counters);
+
+    let listener = listen(SocketAddr::new(config.app_host, config.app_port))?;
+    let addr = listener.local_addr()?;
+    let draining = CancellationToken::new();
+    let ending =
+        Ending { draining: draining.clone(), cut: CancellationToken::new(), connections: TaskTracker::new() };
+    let app = App::new(Parts {
+        callers: Callers::new(app_pool),
+        metrics: Metrics::start()?,
+        config,
+        tenants,
+        engine,
+        draining,
+    });
+    let (router, _) = router::build(&app.config);
+    tokio::spawn(serve::accept(listener, app.clone(), router.with_state(app.clone()), ending.clone()));
+    tracing::info!(%addr, version = env!("CARGO_PKG_VERSION"), "listening");
+    Ok(Running { addr, app, ending })
+}
+
+impl Running {
+    /// Stops: streams are told to reconnect, requests under way are answered, for at most `DRAIN_SECONDS`.
+    pub async fn stop(self) {
+        self.ending.draining.cancel();
+        self.ending.connections.close();
+        let drained = tokio::time::timeout(self.app.config.drain, self.ending.connections.wait()).await;
+        if drained.is_err() {
+            tracing::warn!(
+                connections = self.ending.connections.len(),
+                "cutting connections that did not end in time"
+            );
+            self.ending.cut.cancel();
+            self.ending.connections.wait().await;
+        }
+        let pools = async { tokio::join!(self.app.tenants.app().close(), self.app.engine.close()) };
+        if tokio::time::timeout(Duration::from_secs(2), pools).await.is_err() {
+            tracing::warn!("database connections did not close in time");
+        }
+    }
+}
+
+fn options(url: &SecretString, variable: &str, role: DbRole) -> anyhow::Result<PgConnectOptions> {
+    db::options(url.expose_secret(), role, "alfred-api")
+        .map_err(|problem| anyhow::anyhow!("{variable}: {problem}"))
+}
+
+fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // Accepted connections inherit this.
+    socket.set_send_buffer_size(SEND_BUFFER)?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(address).with_context(|| format!("APP_PORT: cannot listen on {address}"))?;
+    // Two thousand readers may come back at once.
+    Ok(socket.listen(4096)?)
+}

@@ -1,0 +1,37 @@
+//! What every handler can reach.
+
+use std::{ops::Deref, sync::Arc};
+
+use shared::{config::Config, db::TenantDb};
+use sqlx::PgPool;
+use tokio_util::sync::CancellationToken;
+
+use crate::{auth::Callers, metrics::Metrics};
+
+/// The process's one of everything; cheap to clone.
+#[derive(Clone)]
+pub(crate) struct App(Arc<Parts>);
+
+/// The parts of an [`App`].
+pub(crate) struct Parts {
+    pub(crate) config: Config,
+    pub(crate) tenants: TenantDb,
+    pub(crate) engine: PgPool,
+    pub(crate) callers: Callers,
+    pub(crate) metrics: Metrics,
+    /// Cancelled when the process begins to stop: streams end and readiness is gone.
+    pub(crate) draining: CancellationToken,
+}
+
+impl App {
+    pub(crate) fn new(parts: Parts) -> Self {
+        Self(Arc::new(parts))
+    }
+}
+
+impl Deref for App {
+    type Target = Parts;
+    fn deref(&self) -> &Parts {
+        &self.0
+    }
+}
