@@ -22,5 +22,6 @@ pub mod testing;
 pub mod tools;
 pub mod turns;
 pub mod usage;
+pub mod workspace;
 
 pub use error::{Code, Error, Origin, Result};
