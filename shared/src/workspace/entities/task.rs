@@ -130,12 +130,16 @@ impl Task {
     #[must_use]
     pub fn due_at(&self) -> Option<DateTime<Utc>> {
         let text = self.due_date.as_deref()?;
-        match text.len() {
-            10 => {
+        // chrono would also read +2031-05-1, or a moment with a space in it.
+        match text.as_bytes() {
+            [b'0'..=b'9', _, _, _, b'-', _, _, b'-', _, _] => {
                 let day = NaiveDate::parse_from_str(text, "%Y-%m-%d").ok()?;
                 Some(day.and_time(NaiveTime::MIN).and_utc())
             }
-            _ => Some(DateTime::parse_from_rfc3339(text).ok()?.to_utc()),
+            [_, _, _, _, b'-', _, _, b'-', _, _, b'T', ..] => {
+                Some(DateTime::parse_from_rfc3339(text).ok()?.to_utc())
+            }
+            _ => None,
         }
     }
 }

@@ -48,6 +48,12 @@ pub(super) fn item(def: &EntityDef) -> Map<String, Value> {
     properties
 }
 
+/// How a call names its item when there is only one way.
+pub(super) fn short_id(def: &EntityDef, name: &str) -> (String, Value) {
+    let sentence = format!("The {}'s short id, as list_{} shows it.", words(def.kind), def.plural);
+    (name.to_owned(), integer(&sentence))
+}
+
 /// How a write says which version it has seen.
 pub(super) fn if_match() -> (String, Value) {
     let sentence = "Change only if the item still has this version.";

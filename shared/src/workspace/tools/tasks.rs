@@ -1,7 +1,7 @@
 //! What only tasks have: adding one by its title, completing one, and an `update_task` that keeps what it is not given.
 
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::{
     arguments::Arguments,
@@ -66,8 +66,7 @@ pub(super) fn update() -> ToolDef {
 
 pub(super) fn complete() -> ToolDef {
     let def = erased::<Task>();
-    let mut properties = describe::item(def);
-    properties.extend([describe::if_match()]);
+    let properties = Map::from_iter([describe::short_id(def, "task_id"), describe::if_match()]);
     let mut output = describe::item_output(def);
     output["properties"]["note"] =
         serde_json::json!({"type": "string", "description": "Says so when the task was done before."});
@@ -75,7 +74,7 @@ pub(super) fn complete() -> ToolDef {
         name: COMPLETE.to_owned(),
         description: "Mark a task as done. One that is done already stays as it is.".to_owned(),
         effect: Effect::IdempotentWrite,
-        input: describe::input(properties, &[]),
+        input: describe::input(properties, &["task_id"]),
         output,
         run: |tx, given| {
             operations::run(erased::<Task>(), tx, given, |def, tx, given| {
