@@ -12,7 +12,7 @@ mod payload;
 mod ring;
 mod store;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::sync::Arc;
 

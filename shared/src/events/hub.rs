@@ -8,7 +8,10 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicUsize},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -50,6 +53,8 @@ pub(super) struct Shared {
     pub(super) catch_up: Semaphore,
     /// Bytes of all tails.
     pub(super) tail_bytes: AtomicUsize,
+    /// Statements that read the log.
+    pub(super) reads: AtomicUsize,
     trouble_since: Mutex<Option<Instant>>,
 }
 
@@ -112,6 +117,7 @@ impl Hub {
             wake: Notify::new(),
             catch_up: Semaphore::new(CATCH_UP_CONNECTIONS),
             tail_bytes: AtomicUsize::new(0),
+            reads: AtomicUsize::new(0),
             trouble_since: Mutex::default(),
         });
         let reading = tokio::spawn(read::run(Arc::clone(&shared)));
@@ -159,6 +165,18 @@ impl Hub {
     #[must_use]
     pub fn trouble_since(&self) -> Option<Instant> {
         *lock(&self.shared.trouble_since)
+    }
+
+    /// Bytes of the tails that are kept for followers.
+    #[must_use]
+    pub fn tail_bytes(&self) -> usize {
+        self.shared.tail_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Statements that have read the log since the start.
+    #[must_use]
+    pub fn reads(&self) -> usize {
+        self.shared.reads.load(Ordering::Relaxed)
     }
 }
 

@@ -60,6 +60,7 @@ async fn look(shared: &Arc<Shared>, turns: &[Arc<Followed>]) {
     let wanted: Vec<Wanted> = turns.iter().map(|turn| turn.leave_line()).collect();
     let limit = (ROWS / wanted.len()).clamp(16, 256);
     let rows = persist(shared, || store::read(&shared.engine, &wanted, limit as i64)).await;
+    shared.reads.fetch_add(1, Ordering::Relaxed);
     let mut found: Vec<Vec<Event>> = Vec::new();
     found.resize_with(turns.len(), Vec::new);
     for (position, event) in rows {
@@ -129,7 +130,7 @@ pub(super) async fn chunk(shared: Arc<Shared>, followed: Arc<Followed>, begin: i
         let _permit = shared.catch_up.acquire().await;
         persist(&shared, || store::read(&shared.engine, &wanted, CHUNK_ROWS)).await
     };
-    metrics::counter!("event_catch_up_reads_total").increment(1);
+    shared.reads.fetch_add(1, Ordering::Relaxed);
     followed.extend_back(
         begin,
         rows.into_iter().map(|(_, event)| Arc::new(event)).collect(),

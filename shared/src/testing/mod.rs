@@ -73,6 +73,12 @@ impl TestDb {
     pub fn admin(&self) -> PgPool {
         db::pool(PgConnectOptions::from_str(&self.admin_url).expect("the URL was read before"), 2)
     }
+
+    /// A connection to the cluster beside this database, for faults that touch the database as a whole.
+    #[must_use]
+    pub fn cluster(&self) -> PgPool {
+        db::pool(PgConnectOptions::from_str(&self.cluster_url).expect("the URL was read before"), 1)
+    }
 }
 
 impl Drop for TestDb {

@@ -1,6 +1,8 @@
 //! The bell over a real Postgres.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+pub(crate) mod store;
+
 use std::time::Duration;
 
 use tokio::time::timeout;
@@ -57,13 +59,8 @@ async fn a_killed_listener_heals_and_says_so() {
     let db = TestDb::new().await;
     let (bell, mut hearing) = listening(&db, &[Channel::Work]).await;
     let admin = db.admin();
-    let killed: Vec<bool> = sqlx::query_scalar(
-        "select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and query like 'LISTEN%'",
-    )
-    .fetch_all(&admin)
-    .await
-    .unwrap();
-    assert_eq!(killed, [true]);
+    let killed = store::terminate_listeners(&admin).await;
+    assert_eq!(killed, 1);
     let since = std::time::Instant::now();
     assert!(matches!(heard(&mut hearing).await, Heard::Reconnected));
     assert!(since.elapsed() < Duration::from_secs(2), "healed after {:?}", since.elapsed());
@@ -77,13 +74,7 @@ async fn rings_survive_the_loss_of_the_pools_connections() {
     let (bell, mut hearing) = listening(&db, &[Channel::Cancel]).await;
     let turn = TurnId::generate();
     // Every connection of the engine's pool is dead when the bell is rung.
-    sqlx::query(
-        "select pg_terminate_backend(pid) from pg_stat_activity \
-         where datname = current_database() and query not like 'LISTEN%' and pid <> pg_backend_pid()",
-    )
-    .execute(&db.admin())
-    .await
-    .unwrap();
+    store::terminate_others(&db.admin()).await;
     bell.ring(Ring::Cancel(turn));
     loop {
         if let Heard::Cancel(turns) = heard(&mut hearing).await {

@@ -1,0 +1,26 @@
+//! Faults, as the superuser.
+
+use sqlx::PgPool;
+
+/// Ends the listening connections of this database; answers how many there were.
+pub(crate) async fn terminate_listeners(admin: &PgPool) -> usize {
+    let ended: Vec<bool> = sqlx::query_scalar(
+        "select pg_terminate_backend(pid) from pg_stat_activity \
+         where datname = current_database() and query like 'LISTEN%'",
+    )
+    .fetch_all(admin)
+    .await
+    .unwrap();
+    ended.len()
+}
+
+/// Ends all connections of this database but the listening ones and the superuser's own.
+pub(crate) async fn terminate_others(admin: &PgPool) {
+    sqlx::query(
+        "select pg_terminate_backend(pid) from pg_stat_activity \
+         where datname = current_database() and query not like 'LISTEN%' and pid <> pg_backend_pid()",
+    )
+    .execute(admin)
+    .await
+    .unwrap();
+}
