@@ -14,11 +14,11 @@ pub(crate) async fn terminate_listeners(admin: &PgPool) -> usize {
     ended.len()
 }
 
-/// Ends all connections of this database but the listening ones and the superuser's own.
+/// Ends the connections of the pools of this database.
 pub(crate) async fn terminate_others(admin: &PgPool) {
     sqlx::query(
         "select pg_terminate_backend(pid) from pg_stat_activity \
-         where datname = current_database() and query not like 'LISTEN%' and pid <> pg_backend_pid()",
+         where datname = current_database() and application_name = 'test' and query not like 'LISTEN%'",
     )
     .execute(admin)
     .await
