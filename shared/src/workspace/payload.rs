@@ -75,7 +75,6 @@ pub(super) fn text(payload: &Map<String, Value>) -> Result<String> {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
     use serde_json::json;
 
     use super::*;

@@ -188,7 +188,6 @@ fn with_article(name: &str) -> &str {
 
 #[cfg(test)]
 pub(super) mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
     use serde_json::json;
 
     use super::*;

@@ -131,7 +131,6 @@ fn coerce(schema: &Value, value: &mut Value) {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
     use serde_json::json;
 
     use super::*;
