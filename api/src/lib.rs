@@ -6,12 +6,14 @@
 mod auth;
 mod error;
 mod extract;
+mod headers;
 mod metrics;
 mod openapi;
 mod request;
 mod router;
 mod routes;
 mod serve;
+mod sse;
 mod start;
 mod state;
 

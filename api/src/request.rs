@@ -5,7 +5,7 @@ use std::{convert::Infallible, fmt, time::Instant};
 use axum::{Router, body::Body, response::Response};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, header};
 use tower::Service as _;
-use tracing::{Instrument as _, Span, field::Empty};
+use tracing::{Instrument as _, field::Empty};
 
 use crate::{error, extract::RequestId, state::App};
 

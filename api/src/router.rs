@@ -32,6 +32,23 @@ pub(crate) fn description() -> OpenApi {
 
 fn described() -> (Router<App>, OpenApi) {
     let (router, description) = OpenApiRouter::with_openapi(openapi::base())
+        .routes(routes!(routes::chat::post_chat))
+        .routes(routes!(routes::streams::session_events))
+        .routes(routes!(routes::jobs::get_job))
+        .routes(routes!(routes::streams::job_events))
+        .routes(routes!(routes::jobs::cancel))
+        .routes(routes!(routes::jobs::retry))
+        .routes(routes!(routes::jobs::approve))
+        .routes(routes!(routes::sessions::list_sessions, routes::sessions::post_session))
+        .routes(routes!(
+            routes::sessions::get_session,
+            routes::sessions::patch_session,
+            routes::sessions::delete_session
+        ))
+        .routes(routes!(routes::usage::get_usage))
+        .routes(routes!(routes::admin::list_policies))
+        .routes(routes!(routes::admin::get_policy, routes::admin::put_policy, routes::admin::delete_policy))
+        .routes(routes!(routes::admin::get_settings, routes::admin::put_settings))
         .routes(routes!(routes::health::healthz))
         .routes(routes!(routes::health::readyz))
         .routes(routes!(routes::health::metrics))

@@ -5,9 +5,13 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use anyhow::Context as _;
 use secrecy::{ExposeSecret as _, SecretString};
 use shared::{
+    bell::{Bell, Channel},
     config::Config,
     counters::Counters,
     db::{self, DbRole, TenantDb},
+    events::Hub,
+    sessions::{LastAccessed, Sessions, TokenKeys},
+    turns::{TurnSettings, Turns},
 };
 use sqlx::postgres::PgConnectOptions;
 use tokio::net::{TcpListener, TcpSocket};
@@ -43,12 +47,29 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
     let counters = Arc::new(Counters::start(db::relaxed_pool(engine_options)));
     let tenants = TenantDb::new(app_pool.clone(), counters);
 
+    let listen_options = options(&config.db_listen_url, "DB_LISTEN_URL", DbRole::Engine)?;
+    let bell = Bell::start(listen_options, engine.clone(), &[Channel::Events, Channel::Turns]);
+    let hub = Hub::start(engine.clone(), bell.clone());
+    let first_key = config.fernet_keys.first().context("FERNET_KEY: holds no key")?;
+    let sessions =
+        Sessions::new(tenants.clone(), TokenKeys::new(first_key.clone()), config.session_idle_days);
+    let settings = TurnSettings {
+        max_attempts: config.turn_max_attempts,
+        lease: config.turn_lease,
+        retry_base: config.turn_retry_base,
+        approval_timeout: config.approval_timeout,
+    };
+    let turns = Turns::new(tenants.clone(), engine.clone(), bell, Some(hub.clone()), sessions, settings);
+
     let listener = listen(SocketAddr::new(config.app_host, config.app_port))?;
     let addr = listener.local_addr()?;
     let draining = CancellationToken::new();
     let ending =
         Ending { draining: draining.clone(), cut: CancellationToken::new(), connections: TaskTracker::new() };
     let app = App::new(Parts {
+        last_accessed: LastAccessed::start(engine.clone(), config.session_idle_days, draining.clone()),
+        turns,
+        hub,
         callers: Callers::new(app_pool),
         metrics: Metrics::start()?,
         config,

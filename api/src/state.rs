@@ -2,7 +2,7 @@
 
 use std::{ops::Deref, sync::Arc};
 
-use shared::{config::Config, db::TenantDb};
+use shared::{config::Config, db::TenantDb, events::Hub, sessions::LastAccessed, turns::Turns};
 use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 
@@ -17,6 +17,9 @@ pub(crate) struct Parts {
     pub(crate) config: Config,
     pub(crate) tenants: TenantDb,
     pub(crate) engine: PgPool,
+    pub(crate) turns: Turns,
+    pub(crate) hub: Hub,
+    pub(crate) last_accessed: LastAccessed,
     pub(crate) callers: Callers,
     pub(crate) metrics: Metrics,
     /// Cancelled when the process begins to stop: streams end and readiness is gone.

@@ -1,3 +1,10 @@
 //! One file a resource. Handlers are flat: extract, call, answer.
 
+pub(crate) mod admin;
+pub(crate) mod chat;
 pub(crate) mod health;
+pub(crate) mod jobs;
+pub(crate) mod meta;
+pub(crate) mod sessions;
+pub(crate) mod streams;
+pub(crate) mod usage;

@@ -242,8 +242,10 @@ impl TurnPosted {
 
     /// Waits until the conversation's latest turn is above `turn_no`, and answers its number. Cancel-safe.
     pub async fn after(&mut self, turn_no: i64) -> i64 {
-        match self.latest.wait_for(|latest| *latest > turn_no).await {
-            Ok(latest) => *latest,
+        // Copied out at once: the watch's own value holds a lock, which must not be held while waiting.
+        let latest = self.latest.wait_for(|latest| *latest > turn_no).await.map(|latest| *latest);
+        match latest {
+            Ok(latest) => latest,
             // The sender lives in the map for as long as this watcher is counted there.
             Err(_) => std::future::pending().await,
         }
