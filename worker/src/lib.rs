@@ -1,1 +1,181 @@
-//! Placeholder.
+//! The worker: claims turns and runs them, works on the queues, sweeps up after processes that died.
+//!
+//! [`start`] runs one in this process; the binary is a few lines around it.
+
+mod engine;
+mod jobs;
+mod queues;
+mod schedule;
+pub mod solo;
+mod supervisor;
+mod turn;
+mod wake;
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::Context;
+use secrecy::{ExposeSecret, SecretString};
+use shared::{
+    bell::{Bell, Channel, Heard},
+    config::Config,
+    counters::Counters,
+    db::{self, DbRole, TenantDb},
+    events::EventLog,
+    model,
+    sessions::{Sessions, TokenKeys},
+    tools::ToolDef,
+    turns::{TurnSettings, Turns},
+};
+use sqlx::postgres::PgConnectOptions;
+use tokio::{sync::Notify, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    engine::{Contact, Engine, Settings},
+    queues::Handling,
+    supervisor::{Role, Supervisor},
+};
+
+/// What a test or another program adds to a worker.
+#[derive(Default)]
+pub struct Extras {
+    /// Tools beside the workspace's.
+    pub tools: Vec<ToolDef>,
+    /// Run one turn that killed processes before, then end.
+    pub solo: bool,
+}
+
+/// A worker that runs in this process.
+pub struct Running {
+    stopping: CancellationToken,
+    killed: CancellationToken,
+    done: JoinHandle<()>,
+}
+
+impl Running {
+    /// Stops claiming, lets turns finish for the drain's time, hands over the rest.
+    pub async fn stop(self) {
+        self.stopping.cancel();
+        if self.done.await.is_err() {
+            tracing::error!("the worker did not stop in an orderly way");
+        }
+        self.killed.cancel();
+    }
+
+    /// Drops everything without a word, as the death of the process would.
+    pub fn kill(self) {
+        self.killed.cancel();
+        self.done.abort();
+    }
+
+    /// Waits until the worker has ended by itself; a solo one does.
+    pub async fn ended(self) {
+        let _ = self.done.await;
+    }
+}
+
+/// Starts a worker.
+///
+/// # Errors
+/// A configuration that does not fit together, or a database that does not answer.
+pub async fn start(config: Config, extras: Extras) -> anyhow::Result<Running> {
+    let app = options(&config.db_url, DbRole::App).context("DB_URL")?;
+    let engine_options = options(&config.db_engine_url, DbRole::Engine).context("DB_ENGINE_URL")?;
+    let listen = options(&config.db_listen_url, DbRole::Engine).context("DB_LISTEN_URL")?;
+    let engine_pool = db::pool(engine_options.clone(), config.db_pool_max);
+    let counters = Arc::new(Counters::start(db::relaxed_pool(engine_options.clone())));
+    let tenants = TenantDb::new(db::pool(app, config.db_pool_max), counters);
+    let bell = Bell::start(listen, engine_pool.clone(), &[Channel::Work, Channel::Cancel]);
+    let log = EventLog::start(engine_pool.clone(), bell.clone());
+    let first_key = config.fernet_keys.first().cloned().context("FERNET_KEY")?;
+    let sessions = Sessions::new(tenants.clone(), TokenKeys::new(first_key), config.session_idle_days);
+    let turns = Turns::new(
+        tenants,
+        engine_pool.clone(),
+        bell.clone(),
+        None,
+        sessions,
+        TurnSettings {
+            max_attempts: config.turn_max_attempts,
+            lease: config.turn_lease,
+            retry_base: config.turn_retry_base,
+            approval_timeout: config.approval_timeout,
+        },
+    );
+    let http = model::http::client(|builder| builder).context("the HTTP client for models")?;
+    let models = model::by_name(&config.model, &http)?;
+    let mut tools = shared::workspace::tools();
+    tools.extend(extras.tools);
+    let engine = Arc::new(Engine::new(
+        turns,
+        log,
+        models,
+        tools,
+        Settings::of(&config),
+        Contact::new(config.turn_lease),
+    ));
+
+    let (stopping, killed) = (CancellationToken::new(), CancellationToken::new());
+    let role = Role {
+        concurrency: if extras.solo { 1 } else { config.worker_concurrency },
+        solo: extras.solo,
+        sweeps: config.turn_sweep && !extras.solo,
+        lease: config.turn_lease,
+        drain: config.drain,
+        host: hostname(),
+    };
+    let supervisor = Supervisor::start(Arc::clone(&engine), role, stopping.clone(), killed.clone()).await?;
+    let spawn = |work: futures::future::BoxFuture<'static, ()>| {
+        tokio::spawn(killed.clone().run_until_cancelled_owned(work));
+    };
+    let queues = queues::queues();
+    let maintenance = queues
+        .iter()
+        .find(|queue| queue.name == shared::jobs::MAINTENANCE)
+        .map(|queue| Arc::clone(&queue.told));
+    let chat_turns = queues
+        .iter()
+        .find(|queue| queue.name == shared::jobs::CHAT_TURNS)
+        .map(|queue| Arc::clone(&queue.told));
+    spawn(Box::pin(hear(bell, Arc::clone(&engine.wake), chat_turns, stopping.clone())));
+    if !extras.solo {
+        // Pools of their own: the queues must not wait for turns, nor turns for the queues.
+        let queue_pool = db::pool(engine_options, 3);
+        let handling = Handling { claim: Arc::clone(&engine.wake), engine: engine_pool.clone() };
+        for queue in queues {
+            spawn(Box::pin(queues::drive(queue, queue_pool.clone(), handling.clone(), stopping.clone())));
+        }
+        spawn(Box::pin(schedule::tick(engine_pool, maintenance.unwrap_or_default(), stopping.clone())));
+    }
+    tracing::info!(models = ?engine.models.iter().map(|model| model.id().to_string()).collect::<Vec<_>>(), "the worker is ready");
+    Ok(Running { stopping, killed, done: tokio::spawn(supervisor.run()) })
+}
+
+/// Turns bells into claims. The queue's own tickets are collected a moment later, in batches.
+async fn hear(bell: Bell, claim: Arc<Notify>, chat_turns: Option<Arc<Notify>>, stopping: CancellationToken) {
+    let mut hearing = bell.subscribe();
+    loop {
+        let heard = tokio::select! {
+            heard = hearing.next() => heard,
+            () = stopping.cancelled() => return,
+        };
+        if matches!(heard, Heard::Work | Heard::Reconnected) {
+            claim.notify_one();
+            if let Some(told) = &chat_turns {
+                told.notify_one();
+            }
+        }
+    }
+}
+
+fn options(url: &SecretString, role: DbRole) -> anyhow::Result<PgConnectOptions> {
+    db::options(url.expose_secret(), role, "alfred-worker").map_err(anyhow::Error::msg)
+}
+
+fn hostname() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/hostname")
+        .map_or_else(|_| "localhost".to_owned(), |name| name.trim().to_owned())
+}
+
+/// How long the binary waits for the database at its start before it gives up.
+pub const START_PATIENCE: Duration = Duration::from_secs(60);

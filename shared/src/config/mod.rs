@@ -113,6 +113,11 @@ pub struct Config {
     pub approval_timeout: Duration,
     pub session_idle_days: i64,
 
+    /// `TURN_SWEEP`: false only in tests.
+    pub turn_sweep: bool,
+    /// `ALFRED_FAILPOINT`: in tests only.
+    pub failpoint: Option<String>,
+
     /// `STREAM_KEEPALIVE_SECONDS`
     pub stream_keepalive: Duration,
     /// `STREAM_HOLD_SECONDS`
@@ -227,6 +232,8 @@ fn read(reader: &mut Reader<'_>) -> Option<Config> {
             .filter(|most| *most > 0),
         approval_timeout: reader.seconds("APPROVAL_TIMEOUT_SECONDS", 1.0, 2_592_000.0),
         session_idle_days: reader.number("SESSION_IDLE_DAYS", 1, 3650),
+        turn_sweep: test_only(reader, app_env, "TURN_SWEEP") != Some("off".to_owned()),
+        failpoint: test_only(reader, app_env, "ALFRED_FAILPOINT"),
         stream_keepalive: reader.seconds("STREAM_KEEPALIVE_SECONDS", 0.1, 3600.0),
         stream_hold: reader.seconds("STREAM_HOLD_SECONDS", 0.0, 60.0),
         warnings,
@@ -254,6 +261,15 @@ fn model(reader: &mut Reader<'_>) -> ModelConfig {
         idle_timeout: reader.seconds("MODEL_IDLE_TIMEOUT_SECONDS", 0.1, 3600.0),
         offline_delay: reader.milliseconds("MODEL_OFFLINE_DELAY_MS", 0, 60_000),
     }
+}
+
+/// A variable that only tests may set.
+fn test_only(reader: &mut Reader<'_>, app_env: AppEnv, name: &'static str) -> Option<String> {
+    let value = reader.given(name)?.to_owned();
+    if app_env != AppEnv::Test {
+        reader.refuse(name, "is for tests only and needs APP_ENV=test".to_owned());
+    }
+    Some(value)
 }
 
 fn public_url(reader: &mut Reader<'_>, app_port: u16) -> Option<Url> {

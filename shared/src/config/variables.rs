@@ -83,6 +83,10 @@ groups! {
         STREAM_KEEPALIVE_SECONDS = "15", "How long a stream stays silent before a keepalive comment.";
         STREAM_HOLD_SECONDS = "10", "How long a stream's request waits for a database that is away before it is closed without an answer.";
     }
+    "Tests only" {
+        TURN_SWEEP = "on", "off keeps a worker from sweeping, to show that the fast paths alone are right. Needs APP_ENV=test.";
+        ALFRED_FAILPOINT = "", "A place where a worker aborts or pauses, written name[:n]=abort or name[:n]=pause:MILLISECONDS. Needs APP_ENV=test.";
+    }
     "Scripts only" {
         WORKERS = "2", "How many worker processes scripts/run starts.";
         ALFRED_HOME = ".alfred", "Where scripts/run keeps its database, logs and development secrets.";

@@ -69,7 +69,7 @@ impl Claimed {
 }
 
 /// Why a turn is given back unfinished.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub enum Released {
     /// The process stops; this uses no attempt.
     HandOver,

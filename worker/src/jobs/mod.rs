@@ -1,0 +1,62 @@
+//! Maintenance: partitions, retention [Q4] and done tickets. Everything is deleted in chunks of well under a second, so
+//! that no transaction holds up the change feed or vacuum.
+
+pub(crate) mod store;
+
+use std::{panic::AssertUnwindSafe, time::Duration};
+
+use apalis::prelude::{AbortError, BoxDynError};
+use futures::FutureExt;
+use shared::Error;
+use sqlx::PgPool;
+
+/// Days ahead for which the event log has partitions.
+const PARTITION_DAYS: i32 = 7;
+const LIMIT: Duration = Duration::from_secs(240);
+/// Rows of one deleting statement.
+const CHUNK: i64 = 2000;
+
+/// Runs a maintenance task. Time-outs and panics are caught in here: the queue's own layers would leave its row running
+/// for ever.
+pub(crate) async fn run_guarded(task: &str, engine: &PgPool) -> Result<(), BoxDynError> {
+    let work = AssertUnwindSafe(run(task, engine)).catch_unwind();
+    match tokio::time::timeout(LIMIT, work).await {
+        Ok(Ok(Ok(()))) => Ok(()),
+        Ok(Ok(Err(error))) => {
+            tracing::warn!(task, error = %error, "a maintenance task failed; its next tick tries again");
+            Err(AbortError::new(error).into())
+        }
+        Ok(Err(_)) => Err(AbortError::new(Error::internal("the task panicked")).into()),
+        Err(_) => Err(AbortError::new(Error::internal("the task took too long")).into()),
+    }
+}
+
+async fn run(task: &str, engine: &PgPool) -> Result<(), Error> {
+    match task {
+        "partitions" => {
+            store::make_partitions(engine, PARTITION_DAYS).await?;
+            while let Some(dropped) = store::drop_partition(engine).await? {
+                tracing::info!(partition = dropped, "a day of the event log was dropped");
+            }
+        }
+        "retention" => {
+            store::roll_up_usage(engine).await?;
+            for deletion in store::DELETIONS {
+                let mut total = 0;
+                loop {
+                    let deleted = store::delete(engine, deletion, CHUNK).await?;
+                    total += deleted;
+                    if deleted < u64::try_from(CHUNK).unwrap_or(u64::MAX) {
+                        break;
+                    }
+                }
+                if total > 0 {
+                    tracing::info!(rows = total, what = deletion.what, "expired rows were deleted");
+                }
+            }
+        }
+        "tickets" => store::delete_tickets(engine).await?,
+        other => tracing::warn!(task = other, "there is no such maintenance task"),
+    }
+    Ok(())
+}

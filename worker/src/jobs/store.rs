@@ -1,0 +1,117 @@
+//! SQL of maintenance. As the engine; partitions go through audited functions of the owner.
+
+use shared::{Error, jobs};
+use sqlx::PgPool;
+
+/// One sort of row that expires.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Deletion {
+    pub(crate) what: &'static str,
+    sql: &'static str,
+}
+
+/// In an order that foreign keys and readers allow: what hangs on a turn goes before the turn.
+pub(crate) const DELETIONS: &[Deletion] = &[
+    Deletion {
+        what: "idempotency keys over 24 hours old",
+        sql: "delete from idempotency_keys where (tenant_id, user_id, route, key) in (
+                select tenant_id, user_id, route, key from idempotency_keys
+                where created_at < now() - interval '24 hours' limit $1)",
+    },
+    Deletion {
+        what: "expired sessions",
+        sql: "delete from user_sessions where (tenant_id, id) in (
+                select tenant_id, id from user_sessions where expires_at < now() - interval '1 day' limit $1)",
+    },
+    Deletion {
+        what: "steps of turns that ended over 30 days ago",
+        sql: "delete from turn_steps where (tenant_id, turn_id, step, call_id) in (
+                select s.tenant_id, s.turn_id, s.step, s.call_id from turns t
+                join turn_steps s on s.tenant_id = t.tenant_id and s.turn_id = t.id
+                where t.finished_at < now() - interval '30 days' limit $1)",
+    },
+    Deletion {
+        what: "approvals of turns that ended over 30 days ago",
+        sql: "delete from approvals where (tenant_id, turn_id, call_id) in (
+                select a.tenant_id, a.turn_id, a.call_id from turns t
+                join approvals a on a.tenant_id = t.tenant_id and a.turn_id = t.id
+                where t.finished_at < now() - interval '30 days' limit $1)",
+    },
+    Deletion {
+        what: "turns that ended over 30 days ago",
+        sql: "delete from turns where (tenant_id, id) in (
+                select t.tenant_id, t.id from turns t
+                where t.finished_at < now() - interval '30 days'
+                  and not exists (select 1 from turn_steps s where s.tenant_id = t.tenant_id and s.turn_id = t.id) limit $1)",
+    },
+    Deletion {
+        what: "rows of processes that died over an hour ago",
+        sql: "delete from workers where id in (
+                select w.id from workers w
+                where coalesce(w.dead_at, w.seen_at) < now() - interval '1 hour'
+                  and (w.dead_at is not null or w.seen_at < now() - interval '1 day')
+                  and not exists (select 1 from turns t where t.process_id = w.id and t.state = 'running') limit $1)",
+    },
+];
+
+pub(crate) async fn push_tick(engine: &PgPool, task: &str, tick: i64) -> Result<bool, Error> {
+    let mut connection = engine.acquire().await?;
+    jobs::push_tick(&mut connection, task, tick).await
+}
+
+pub(crate) async fn make_partitions(engine: &PgPool, days: i32) -> Result<i64, Error> {
+    Ok(sqlx::query_scalar("select turn_events_make_partitions($1)").bind(days).fetch_one(engine).await?)
+}
+
+pub(crate) async fn drop_partition(engine: &PgPool) -> Result<Option<String>, Error> {
+    match sqlx::query_scalar("select turn_events_drop_partition()").fetch_one(engine).await {
+        Ok(dropped) => Ok(dropped),
+        // Somebody reads the day; the next tick tries again.
+        Err(sqlx::Error::Database(database)) if database.code().as_deref() == Some("55P03") => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+pub(crate) async fn delete(engine: &PgPool, deletion: &Deletion, chunk: i64) -> Result<u64, Error> {
+    Ok(sqlx::query(deletion.sql).bind(chunk).execute(engine).await?.rows_affected())
+}
+
+/// Calls of more than 30 days ago become one row a day, user and model.
+pub(crate) async fn roll_up_usage(engine: &PgPool) -> Result<u64, Error> {
+    let rolled = sqlx::query(
+        "with old as (
+           delete from model_calls where sent_at < date_trunc('day', now() - interval '30 days', 'UTC') returning *
+         )
+         insert into usage_days (tenant_id, user_id, day, provider, model, calls, input_tokens, output_tokens,
+                                 cache_read_tokens, cache_write_tokens, cost_micros)
+         select tenant_id, user_id, date_trunc('day', sent_at, 'UTC'), provider, model, count(*), sum(input_tokens),
+                sum(output_tokens), sum(cache_read_tokens), sum(cache_write_tokens), sum(cost_micros)
+         from old group by 1, 2, 3, 4, 5
+         on conflict (tenant_id, user_id, day, provider, model) do update
+           set calls = usage_days.calls + excluded.calls, input_tokens = usage_days.input_tokens + excluded.input_tokens,
+               output_tokens = usage_days.output_tokens + excluded.output_tokens,
+               cache_read_tokens = usage_days.cache_read_tokens + excluded.cache_read_tokens,
+               cache_write_tokens = usage_days.cache_write_tokens + excluded.cache_write_tokens,
+               cost_micros = usage_days.cost_micros + excluded.cost_micros",
+    )
+    .execute(engine)
+    .await?;
+    Ok(rolled.rows_affected())
+}
+
+/// Done tickets, and workers of the queues that were not seen for an hour.
+pub(crate) async fn delete_tickets(engine: &PgPool) -> Result<(), Error> {
+    sqlx::query(
+        "delete from apalis.jobs where status in ('Done', 'Killed')
+           and done_at < now() - case when job_type = 'chat-turns' then interval '30 seconds' else interval '2 days' end",
+    )
+    .execute(engine)
+    .await?;
+    sqlx::query(
+        "delete from apalis.workers w where w.last_seen < now() - interval '1 hour'
+           and not exists (select 1 from apalis.jobs j where j.lock_by = w.id)",
+    )
+    .execute(engine)
+    .await?;
+    Ok(())
+}

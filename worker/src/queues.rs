@@ -1,0 +1,123 @@
+//! The queues, each an apalis worker that this process drives itself: one backend error must not drop what is under way,
+//! so the worker's stream is polled to its end and the worker is built anew.
+
+use std::{sync::Arc, time::Duration};
+
+use apalis::prelude::*;
+use apalis_sql::{Config as QueueConfig, PostgresStorage};
+use futures::StreamExt;
+use serde_json::Value;
+use shared::jobs::{CHAT_TURNS, MAINTENANCE, MaintenanceTicket};
+use sqlx::PgPool;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use ulid::Ulid;
+
+use crate::{jobs, wake::Wake};
+
+/// Heartbeat of queues with short handlers; a dead process's tickets come back after five of them.
+const HEARTBEAT: Duration = Duration::from_secs(60);
+
+/// What a queue's handler works with.
+#[derive(Clone)]
+pub(crate) struct Handling {
+    /// Tells the supervisor to claim turns.
+    pub(crate) claim: Arc<Notify>,
+    pub(crate) engine: PgPool,
+}
+
+/// One queue of this process.
+#[derive(Clone)]
+pub(crate) struct Queue {
+    pub(crate) name: &'static str,
+    /// Tickets fetched at once; more than one only where the handler returns at once.
+    batch: usize,
+    /// The least time between two fetches.
+    quiet: Duration,
+    slow: Duration,
+    /// Told when the queue may have work.
+    pub(crate) told: Arc<Notify>,
+}
+
+/// Every queue that this process works on.
+pub(crate) fn queues() -> Vec<Queue> {
+    vec![
+        // The bell claims turns at once; tickets are the guarantee behind it and are collected in batches.
+        Queue {
+            name: CHAT_TURNS,
+            batch: 256,
+            quiet: Duration::from_millis(500),
+            slow: Duration::from_secs(5),
+            told: Arc::default(),
+        },
+        Queue {
+            name: MAINTENANCE,
+            batch: 1,
+            quiet: Duration::from_millis(100),
+            slow: Duration::from_secs(30),
+            told: Arc::default(),
+        },
+    ]
+}
+
+/// Works on a queue until stopped; rebuilds the worker whenever its backend failed.
+pub(crate) async fn drive(queue: Queue, pool: PgPool, handling: Handling, stopping: CancellationToken) {
+    while !stopping.is_cancelled() {
+        let context =
+            WorkerContext::new(&format!("{}-{}-{}", queue.name, std::process::id(), Ulid::generate()));
+        let config = QueueConfig::default()
+            .queue(queue.name)
+            .batch_size(queue.batch)
+            .heartbeat_interval(HEARTBEAT)
+            .missed_heartbeats(5);
+        let backend = PostgresStorage::<Value>::new(&pool).with_config(config).poll_with_strategy(Wake::new(
+            Arc::clone(&queue.told),
+            queue.quiet,
+            queue.slow,
+        ));
+        let worker = WorkerBuilder::new(&context)
+            .backend(backend)
+            .data(handling.clone())
+            .concurrency(queue.batch)
+            .build(handle);
+        let mut events = Box::pin(worker.stream());
+        let mut failed = false;
+        loop {
+            let event = tokio::select! {
+                event = events.next() => event,
+                () = stopping.cancelled(), if !failed => {
+                    failed = true;
+                    let _ = context.stop();
+                    continue;
+                }
+            };
+            match event {
+                Some(Ok(_)) => {}
+                Some(Err(error)) => {
+                    tracing::warn!(queue = queue.name, error = %error, "the queue's backend failed; its worker is rebuilt");
+                    failed = true;
+                    // Otherwise the stream waits for ever after the drain.
+                    let _ = context.stop();
+                }
+                None => break,
+            }
+        }
+        drop(events);
+        tokio::select! {
+            () = tokio::time::sleep(Duration::from_millis(500)) => {}
+            () = stopping.cancelled() => {}
+        }
+    }
+}
+
+async fn handle(ticket: Value, queue: Data<Handling>) -> Result<(), BoxDynError> {
+    if ticket.get("turn").is_some() {
+        // Which turn it was written for does not matter: the process claims what is ready.
+        queue.claim.notify_one();
+        return Ok(());
+    }
+    match serde_json::from_value::<MaintenanceTicket>(ticket) {
+        Ok(ticket) => jobs::run_guarded(&ticket.task, &queue.engine).await,
+        Err(error) => Err(AbortError::new(error).into()),
+    }
+}

@@ -1,0 +1,314 @@
+//! Carrying out the tool calls of one reply: those on the same resource in order, all others side by side.
+
+use std::{collections::HashMap, time::Instant};
+
+use chrono::Utc;
+use futures::{StreamExt, stream::FuturesUnordered};
+use shared::{
+    Error,
+    events::{EventKind, data},
+    tenancy::Policy,
+    tools::{OutsideTool, ToolDef, ToolOutput, ToolRun, WorkspaceRun},
+    turns::{CallRecord, NewEvent, Parking, StepCommit, ToolStep},
+};
+
+use super::{Attempt, CallState, Stop, from_log};
+
+/// What to do about one call.
+enum Plan<'a> {
+    Run(&'a ToolDef),
+    /// Answer without running anything.
+    Answer(String),
+    /// A person decides first.
+    Ask,
+}
+
+impl Attempt {
+    /// Brings every call of the open reply to its result. True: people have to decide on some, and the turn is parked.
+    pub(super) async fn run_calls(&mut self) -> Result<bool, Stop> {
+        let Some((reply, states)) = &self.open else { return Ok(false) };
+        let mut asks = Vec::new();
+        let mut groups: HashMap<String, Vec<(usize, &CallRecord, Plan<'_>)>> = HashMap::new();
+        for (index, call) in reply.calls.iter().enumerate() {
+            if matches!(states.get(&call.id), Some(CallState::Done { .. })) {
+                continue;
+            }
+            let plan = self.plan(call, states.get(&call.id));
+            let resource = match &plan {
+                Plan::Ask => {
+                    asks.push(call);
+                    continue;
+                }
+                Plan::Run(tool) => {
+                    tool.resource.zip(call.arguments.as_ref()).and_then(|(name, args)| name(args))
+                }
+                Plan::Answer(_) => None,
+            };
+            groups.entry(resource.unwrap_or_else(|| call.id.clone())).or_default().push((index, call, plan));
+        }
+        let mut running: FuturesUnordered<_> =
+            groups.into_values().map(|group| self.run_group(reply.step, group)).collect();
+        let mut done = Vec::new();
+        let mut stopped = None;
+        // All are waited for, also when one stops: a transaction under way is never dropped.
+        while let Some(finished) = running.next().await {
+            match finished {
+                Ok(results) => done.extend(results),
+                Err(stop) => stopped = Some(worse(stopped, stop)),
+            }
+        }
+        drop(running);
+        if let Some(stop) = stopped {
+            return Err(stop);
+        }
+        if !asks.is_empty() {
+            self.check()?;
+            return self.park(reply.step, asks).await;
+        }
+        if let Some((_, states)) = &mut self.open {
+            for (call_id, state, seq) in done {
+                states.insert(call_id, state);
+                self.last_step_seq = self.last_step_seq.max(seq);
+            }
+        }
+        self.close_calls();
+        Ok(false)
+    }
+
+    fn plan(&self, call: &CallRecord, state: Option<&CallState>) -> Plan<'_> {
+        if let Some(raw) = &call.malformed {
+            return Plan::Answer(format!(
+                "the arguments are not valid JSON ({} bytes); write the call again",
+                raw.len()
+            ));
+        }
+        let Some(tool) = self.engine.tool(&call.tool) else {
+            return Plan::Answer(format!("there is no tool {}", call.tool));
+        };
+        if state == Some(&CallState::Begun) && !tool.effect.may_run_again() {
+            let sentence = "the outcome of this call is unknown: the process that made it died; look before you repeat it";
+            return Plan::Answer(sentence.to_owned());
+        }
+        match self.context.policies.get(&call.tool).copied().unwrap_or(Policy::Allow) {
+            Policy::Allow => Plan::Run(tool),
+            Policy::Deny => Plan::Answer(format!("{} is not allowed in this workspace", call.tool)),
+            Policy::Ask => match self.context.approvals.get(&call.id) {
+                None => Plan::Ask,
+                Some(approval) => match (approval.decision.as_deref(), &approval.reason) {
+                    (None, _) => Plan::Ask,
+                    (Some("approve"), _) => Plan::Run(tool),
+                    (Some("expired"), _) => {
+                        Plan::Answer("nobody approved this call in time, so it was not made".to_owned())
+                    }
+                    (Some(_), Some(reason)) => Plan::Answer(format!("the person denied this call: {reason}")),
+                    (Some(_), None) => Plan::Answer("the person denied this call".to_owned()),
+                },
+            },
+        }
+    }
+
+    async fn run_group(
+        &self,
+        step: i64,
+        group: Vec<(usize, &CallRecord, Plan<'_>)>,
+    ) -> Result<Vec<(String, CallState, i64)>, Stop> {
+        let mut done = Vec::with_capacity(group.len());
+        for (index, call, plan) in group {
+            self.check()?;
+            let begun = Instant::now();
+            let index = i64::try_from(index).unwrap_or(0);
+            let (output, seq) = match plan {
+                Plan::Answer(sentence) => {
+                    self.write(step, index, call, ToolOutput::error(sentence), begun).await?
+                }
+                Plan::Run(ToolDef { run: ToolRun::Workspace(run), .. }) => {
+                    self.run_inside(step, index, call, *run).await?
+                }
+                Plan::Run(ToolDef { run: ToolRun::Outside(tool), .. }) => {
+                    let output = self.run_outside(step, call, tool.as_ref()).await?;
+                    self.write(step, index, call, output, begun).await?
+                }
+                Plan::Ask => continue,
+            };
+            done.push((
+                call.id.clone(),
+                CallState::Done { result: output.content, is_error: output.is_error },
+                seq,
+            ));
+        }
+        Ok(done)
+    }
+
+    /// A built-in tool: its effect and its result are one transaction under the lease, exactly once.
+    async fn run_inside(
+        &self,
+        step: i64,
+        index: i64,
+        call: &CallRecord,
+        run: WorkspaceRun,
+    ) -> Result<(ToolOutput, i64), Stop> {
+        let null = serde_json::Value::Null;
+        let arguments = call.arguments.as_ref().unwrap_or(&null);
+        loop {
+            let begun = Instant::now();
+            let ran = async {
+                let mut tx = self.engine.turns.tenants().begin(&self.claimed.actor).await?;
+                let output = run(&mut tx, arguments).await?;
+                Ok((tx, output))
+            };
+            let (tx, output) = match ran.await {
+                Ok(ran) => ran,
+                Err(error) => {
+                    self.pause_for(error).await?;
+                    continue;
+                }
+            };
+            if let Some(seq) = self.commit_result(tx, step, index, call, &output, begun).await? {
+                return Ok((output, seq));
+            }
+        }
+    }
+
+    /// A tool beyond the database: its intent is written first, so that a successor knows that it may have happened.
+    async fn run_outside(
+        &self,
+        step: i64,
+        call: &CallRecord,
+        tool: &dyn OutsideTool,
+    ) -> Result<ToolOutput, Stop> {
+        self.interruptible(self.engine.contact.regained()).await?;
+        let begun_before =
+            self.open.as_ref().is_some_and(|(_, states)| states.get(&call.id) == Some(&CallState::Begun));
+        if !begun_before {
+            match self.engine.turns.begin_call(&self.claimed, step, call).await {
+                Ok(StepCommit::Written) => {}
+                Ok(StepCommit::Fenced) => return Err(Stop::Fenced),
+                Err(error) => return Err(Stop::Failed(error)),
+            }
+        }
+        shared::resilience::failpoint("outside_tool_after_intent").await;
+        let key = format!("{}:{}", self.claimed.lease.turn, call.id);
+        let null = serde_json::Value::Null;
+        let called = self.interruptible(tool.call(call.arguments.as_ref().unwrap_or(&null), &key)).await?;
+        shared::resilience::failpoint("outside_tool_after_call").await;
+        // A tool that fails costs the turn a sentence, not its life.
+        Ok(called.unwrap_or_else(|error| ToolOutput::error(format!("the tool failed: {}", error.message))))
+    }
+
+    async fn write(
+        &self,
+        step: i64,
+        index: i64,
+        call: &CallRecord,
+        output: ToolOutput,
+        begun: Instant,
+    ) -> Result<(ToolOutput, i64), Stop> {
+        loop {
+            match self.engine.turns.tenants().begin(&self.claimed.actor).await {
+                Ok(tx) => {
+                    if let Some(seq) = self.commit_result(tx, step, index, call, &output, begun).await? {
+                        return Ok((output, seq));
+                    }
+                }
+                Err(error) => self.pause_for(error).await?,
+            }
+        }
+    }
+
+    /// Commits a result with its event; none: nothing was written and the caller tries again.
+    async fn commit_result(
+        &self,
+        tx: shared::db::TenantTx,
+        step: i64,
+        index: i64,
+        call: &CallRecord,
+        output: &ToolOutput,
+        begun: Instant,
+    ) -> Result<Option<i64>, Stop> {
+        let message_id = match tx.next_id("chat_message").await {
+            Ok(id) => id,
+            Err(error) => {
+                self.pause_for(error).await?;
+                return Ok(None);
+            }
+        };
+        let elapsed_ms = i64::try_from(begun.elapsed().as_millis()).unwrap_or(i64::MAX);
+        let result =
+            ToolStep { step, index, call, result: &output.content, is_error: output.is_error, elapsed_ms };
+        let told = data::ToolResult {
+            id: &call.id,
+            tool: &call.tool,
+            cache_hit: false,
+            elapsed_ms,
+            is_error: output.is_error,
+        };
+        let _one_at_a_time = self.writing.lock().await;
+        self.log.flushed().await.map_err(from_log)?;
+        let seq = self.log.take(1).await;
+        let events = [NewEvent { seq, kind: EventKind::ToolResult, data: data::tool_result(told) }];
+        let committed =
+            self.engine.turns.commit_tool_step(&self.claimed, tx, &result, message_id, &events).await;
+        let outcome = match committed {
+            Ok(outcome) => Some(outcome),
+            Err(error) if error.is_transient() => {
+                self.engine.turns.step_result(&self.claimed, step, &call.id).await
+            }
+            Err(error) => return Err(Stop::Failed(error)),
+        };
+        match outcome {
+            Some(StepCommit::Written) => {
+                self.log.committed(seq);
+                Ok(Some(seq))
+            }
+            Some(StepCommit::Fenced) => Err(Stop::Fenced),
+            None => {
+                self.log.give_back(seq);
+                Ok(None)
+            }
+        }
+    }
+
+    /// Waits a moment when the database is away; anything else fails the attempt.
+    async fn pause_for(&self, error: Error) -> Result<(), Stop> {
+        if !error.is_transient() {
+            return Err(Stop::Failed(error));
+        }
+        self.interruptible(tokio::time::sleep(std::time::Duration::from_millis(100))).await
+    }
+
+    async fn park(&self, step: i64, calls: Vec<&CallRecord>) -> Result<bool, Stop> {
+        self.log.flushed().await.map_err(from_log)?;
+        let count = i64::try_from(calls.len()).unwrap_or(0);
+        let first = self.log.take(count).await;
+        let expires_at = Utc::now() + self.engine.turns.settings().approval_timeout;
+        let events = (first..).zip(&calls).map(|(seq, call)| NewEvent {
+            seq,
+            kind: EventKind::ApprovalRequired,
+            data: data::approval_required(&call.id, &call.tool, &call.arguments, expires_at),
+        });
+        let parking = Parking { step, events: events.collect(), calls };
+        match self.engine.turns.park(&self.claimed, &parking).await {
+            Ok(StepCommit::Written) => {
+                self.log.committed(first + count - 1);
+                Ok(true)
+            }
+            Ok(StepCommit::Fenced) => Err(Stop::Fenced),
+            Err(error) => Err(Stop::Failed(error)),
+        }
+    }
+}
+
+/// Of two reasons to stop, the one that allows less.
+fn worse(former: Option<Stop>, stop: Stop) -> Stop {
+    let rank = |stop: &Stop| match stop {
+        Stop::Fenced => 4,
+        Stop::Cancelled => 3,
+        Stop::Fatal(_) => 2,
+        Stop::Failed(_) => 1,
+        Stop::HandOver => 0,
+    };
+    match former {
+        Some(former) if rank(&former) >= rank(&stop) => former,
+        _ => stop,
+    }
+}

@@ -1,0 +1,258 @@
+//! Asking the model: retries of what may pass, then the next of the chain, and a ledger row for every request sent.
+
+use std::{sync::Arc, time::Duration};
+
+use futures::StreamExt;
+use rand::RngExt;
+use shared::{
+    Error,
+    error::Code,
+    events::{EventKind, data},
+    ids::ModelCallId,
+    model::{Model, ModelError, ModelErrorKind, ModelEvent, ModelReply, ModelRequest, Usage, price},
+    turns::{CallRecord, ModelStep, Settled, Warning},
+};
+
+use super::{Attempt, Stop, from_log, prompt};
+
+/// A provider that wants to be asked again later than this is passed over.
+const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(30);
+/// Tool calls of one reply that are carried out at most.
+const MAX_CALLS: usize = 128;
+const MAX_OUTPUT_TOKENS: u32 = 8192;
+
+enum Asked {
+    Stop(Stop),
+    Model(ModelError),
+}
+
+impl Attempt {
+    /// The next reply, from whichever model of the chain gives one.
+    pub(super) async fn next_reply(&mut self, step: i64) -> Result<ModelStep, Stop> {
+        let request = ModelRequest {
+            system: prompt::system(&self.context),
+            messages: self.messages.clone(),
+            tools: self.engine.offered(&self.context.policies),
+            max_output_tokens: MAX_OUTPUT_TOKENS,
+        };
+        let chain = self.engine.models.clone();
+        let mut last = None;
+        for (index, model) in chain.iter().enumerate() {
+            if index > 0 {
+                self.warn(
+                    "MODEL_FALLBACK",
+                    format!("the reply comes from {}, as the model before it failed", model.id().name),
+                )
+                .await?;
+            }
+            match self.ask_patiently(model, &request, step).await {
+                Ok(reply) => return Ok(reply),
+                Err(Asked::Stop(stop)) => return Err(stop),
+                Err(Asked::Model(error)) => last = Some(error),
+            }
+        }
+        Err(match last {
+            Some(error) => from_model(error),
+            None => Stop::Fatal(Error::new(Code::ModelUnavailable, "no model is configured")),
+        })
+    }
+
+    async fn ask_patiently(
+        &mut self,
+        model: &Arc<dyn Model>,
+        request: &ModelRequest,
+        step: i64,
+    ) -> Result<ModelStep, Asked> {
+        let retries = self.engine.settings.model_retries;
+        for tried in 0.. {
+            match self.ask(model, request, step).await {
+                Err(Asked::Model(error)) => {
+                    tracing::warn!(
+                        turn_id = %self.claimed.lease.turn, request_id = %self.claimed.request_id,
+                        provider = model.id().provider.as_str(), kind = ?error.kind, tried, error = %error, "a model call failed"
+                    );
+                    if self.text.len() > self.step_text {
+                        self.void_text().await.map_err(Asked::Stop)?;
+                    }
+                    let wait = error.retry_after.unwrap_or_else(|| self.backoff(tried));
+                    if !error.is_retryable() || tried >= retries || wait > LONGEST_RETRY_AFTER {
+                        return Err(Asked::Model(error));
+                    }
+                    self.interruptible(tokio::time::sleep(wait)).await.map_err(Asked::Stop)?;
+                }
+                other => return other,
+            }
+        }
+        Err(Asked::Stop(Stop::Failed(Error::internal("a model was asked no time at all"))))
+    }
+
+    fn backoff(&self, tried: u32) -> Duration {
+        let base = self.engine.settings.model_retry_base.saturating_mul(1 << tried.min(10));
+        base.mul_f64(rand::rng().random_range(0.8..1.2)).min(LONGEST_RETRY_AFTER)
+    }
+
+    /// One request.
+    async fn ask(
+        &mut self,
+        model: &Arc<dyn Model>,
+        request: &ModelRequest,
+        step: i64,
+    ) -> Result<ModelStep, Asked> {
+        let id = model.id().clone();
+        // Out of contact for long, somebody else may hold the turn by now: ask nobody on its behalf.
+        self.interruptible(self.engine.contact.regained()).await.map_err(Asked::Stop)?;
+        let estimate = estimate(request);
+        let opened =
+            self.engine.turns.open_model_call(&self.claimed, id.provider.as_str(), &id.name, estimate).await;
+        let call = opened.map_err(|error| Asked::Stop(Stop::Failed(error)))?;
+        let mut stream = model.stream(request.clone());
+        let mut usage = None;
+        let ended = loop {
+            let next = tokio::select! {
+                biased;
+                stop = self.interrupted() => break Err(Asked::Stop(stop)),
+                next = stream.next() => next,
+            };
+            match next {
+                Some(Ok(ModelEvent::Text(text))) => {
+                    if let Err(stop) = self.token(&text).await {
+                        break Err(Asked::Stop(stop));
+                    }
+                    shared::resilience::failpoint("mid_tokens").await;
+                }
+                Some(Ok(ModelEvent::Usage(so_far))) => usage = Some(so_far),
+                Some(Ok(ModelEvent::Done(reply))) => break Ok(reply),
+                Some(Err(error)) => break Err(Asked::Model(error)),
+                None => {
+                    break Err(Asked::Model(ModelError::new(
+                        ModelErrorKind::Truncated,
+                        "the model's stream just ended",
+                    )));
+                }
+            }
+        };
+        drop(stream);
+        let outcome = match &ended {
+            Ok(_) => "ok",
+            Err(Asked::Stop(_)) => "stopped",
+            Err(Asked::Model(error)) => error.kind.as_str(),
+        };
+        let (used, estimated) = match (&ended, usage) {
+            (Ok(reply), _) => (reply.usage, false),
+            (Err(_), Some(seen)) => (with_output(seen, self.message()), true),
+            (Err(Asked::Stop(_)), None) => {
+                (with_output(Usage { input: estimate, ..Usage::default() }, self.message()), true)
+            }
+            // Refused before it began: nothing was used.
+            (Err(Asked::Model(_)), None) => (Usage::default(), true),
+        };
+        self.settle(model, call, outcome, used, estimated);
+        let reply = ended?;
+        self.model = Some(id.name.clone());
+        if used.input * 10 > self.engine.settings.context_budget_tokens * 8 {
+            let detail = format!(
+                "the last request had {} tokens, over 80 % of the context budget of {}",
+                used.input, self.engine.settings.context_budget_tokens
+            );
+            self.warn("CONTEXT_NEAR_LIMIT", detail).await.map_err(Asked::Stop)?;
+        }
+        Ok(self.number(step, reply, &id))
+    }
+
+    fn settle(
+        &mut self,
+        model: &Arc<dyn Model>,
+        call: ModelCallId,
+        outcome: &'static str,
+        usage: Usage,
+        estimated: bool,
+    ) {
+        let cost_micros = price::cost_micros(model.id(), &usage);
+        self.used.input += usage.input;
+        self.used.output += usage.output;
+        self.spent_micros += cost_micros;
+        let (engine, claimed) = (Arc::clone(&self.engine), self.claimed.clone());
+        // Beside the turn: what was used is used, whatever becomes of the turn.
+        self.engine.tasks.spawn(async move {
+            let settled = Settled { outcome, usage, estimated, cost_micros };
+            for _ in 0..20_u8 {
+                match engine.turns.settle_model_call(&claimed, call, &settled).await {
+                    Err(error) if error.is_transient() => tokio::time::sleep(Duration::from_millis(500)).await,
+                    Err(error) => return tracing::error!(error = %error, "a model call was not settled"),
+                    Ok(()) => return,
+                }
+            }
+            tracing::error!(turn_id = %claimed.lease.turn, "a model call was not settled; its row keeps the estimate");
+        });
+    }
+
+    /// Gives a reply's calls ids of ours, unique within the conversation.
+    fn number(&self, step: i64, reply: ModelReply, id: &shared::model::ModelId) -> ModelStep {
+        let calls = reply.calls.into_iter().take(MAX_CALLS).enumerate().map(|(index, call)| {
+            let (arguments, malformed) = match call.arguments {
+                Ok(arguments) => (Some(arguments), None),
+                Err(raw) => (None, Some(raw)),
+            };
+            CallRecord {
+                id: format!("call_{}_{step}_{index}", self.claimed.turn_no),
+                provider_id: call.id,
+                tool: self.engine.tool_of_wire(&call.name),
+                arguments,
+                malformed,
+            }
+        });
+        ModelStep {
+            step,
+            calls: calls.collect(),
+            text: reply.text,
+            stop: reply.stop,
+            usage: reply.usage,
+            model: id.name.clone(),
+            provider: id.provider.as_str().to_owned(),
+            blocks: reply.blocks,
+        }
+    }
+
+    pub(super) async fn warn(&mut self, code: &str, detail: String) -> Result<(), Stop> {
+        self.log.append(EventKind::Warning, data::warning(code, &detail)).await.map_err(from_log)?;
+        self.warnings.push(Warning { code: code.to_owned(), detail });
+        Ok(())
+    }
+}
+
+/// Tokens of a request, by the rule of thumb of four bytes a token.
+fn estimate(request: &ModelRequest) -> i64 {
+    let messages: usize = request
+        .messages
+        .iter()
+        .map(|message| match message {
+            shared::model::ModelMessage::User { text } => text.len(),
+            shared::model::ModelMessage::Assistant { text, .. } => text.len(),
+            shared::model::ModelMessage::ToolResults(results) => {
+                results.iter().map(|result| result.content.len()).sum()
+            }
+        })
+        .sum();
+    i64::try_from((messages + request.system.len()) / 4).unwrap_or(i64::MAX)
+}
+
+/// Usage of a stream that did not end: its output so far is at least the text that came.
+fn with_output(mut usage: Usage, text: &str) -> Usage {
+    usage.output = usage.output.max(i64::try_from(text.len().div_ceil(4)).unwrap_or(0));
+    usage
+}
+
+/// What a model's failure is for the turn: mended by another attempt, or not at all.
+fn from_model(error: ModelError) -> Stop {
+    let code = match error.kind {
+        ModelErrorKind::RateLimited => Code::ModelRate,
+        ModelErrorKind::Overloaded | ModelErrorKind::Unavailable | ModelErrorKind::Truncated => {
+            Code::ModelUnavailable
+        }
+        ModelErrorKind::Timeout => Code::ModelTimeout,
+        ModelErrorKind::Rejected | ModelErrorKind::Unauthorized => Code::ModelRejected,
+    };
+    let retryable = error.is_retryable();
+    let failure = Error::new(code, error.message.clone()).with_source(error);
+    if retryable { Stop::Failed(failure) } else { Stop::Fatal(failure) }
+}
