@@ -279,7 +279,10 @@ async fn next_turn(app: &App, turn_no: &mut i64, session: &mut SessionStream) ->
                 Ok(Some(start)) if !start.past_retention => return start,
                 Ok(_) => *turn_no += 1,
                 Err(failure) => {
-                    tracing::warn!(error = &failure as &dyn std::error::Error, "a stream waits until the database answers");
+                    tracing::warn!(
+                        error = &failure as &dyn std::error::Error,
+                        "a stream waits until the database answers"
+                    );
                     tokio::time::sleep(AGAIN).await;
                 }
             }

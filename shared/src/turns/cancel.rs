@@ -5,7 +5,13 @@
 
 use std::time::Duration;
 
-use super::{Ending, NewEvent, Status, Turn, Turns, ending::FinishedUsage, store, transcript::Transcript};
+use super::{
+    Ending, NewEvent, Status, Turn, Turns,
+    ending::FinishedUsage,
+    journal::{self, Place},
+    store,
+    transcript::Transcript,
+};
 use crate::{
     bell::Ring,
     db::TenantTx,
@@ -135,6 +141,9 @@ pub(super) async fn end_unleased(tx: &mut TenantTx, turn: TurnId, ending: Ending
     };
     let tail = events.last().map_or(0, |event| event.seq);
     store::end(tx, &held, &ending, &reply, &message, message_id, &events).await?;
+    let chat = store::lock_conversation(tx, held.conversation).await?;
+    let place = Place { chat, turn_no: held.turn_no, user: held.user_id };
+    journal::close_open_calls(tx, turn, &place).await?;
     let next = store::hand_over(tx, held.conversation, held.slot).await?;
     if let Some(ready) = next.ready_turn {
         jobs::push_turn(tx.connection(), ready).await?;

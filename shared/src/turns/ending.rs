@@ -3,7 +3,11 @@
 
 use serde_json::json;
 
-use super::{Claimed, NewEvent, Status, TurnError, Turns, journal::ModelStep, store};
+use super::{
+    Claimed, NewEvent, Status, TurnError, Turns,
+    journal::{self, ModelStep, Place},
+    store,
+};
 use crate::{
     bell::Ring,
     error::{Error, Result},
@@ -139,6 +143,10 @@ impl Turns {
         if !store::finish(&mut tx, claimed, chat, finished, message_id).await? {
             tx.rollback().await?;
             return Ok((false, false, false));
+        }
+        if finished.ending.status != Status::Succeeded {
+            let place = Place { chat, turn_no: claimed.turn_no, user: claimed.actor.user };
+            journal::close_open_calls(&mut tx, claimed.lease.turn, &place).await?;
         }
         let next = store::hand_over(&mut tx, claimed.conversation, Some(claimed.slot)).await?;
         if let Some(ready) = next.ready_turn {

@@ -1,18 +1,17 @@
 //! SQL of turns: posting, ending, slots, approvals and what running one starts from.
 
 use serde_json::json;
-use sqlx::{PgPool, Row, types::Json};
+use sqlx::{PgPool, types::Json};
 
 use super::{
-    Claimed, Ending, FinishedTurn, FinishedUsage, HistoryMessage, IdempotencyKey, NewEvent, Warning,
-    approvals::Decided, columns, history, post::Posting,
+    Claimed, Ending, FinishedTurn, FinishedUsage, IdempotencyKey, NewEvent, Warning, columns, history,
+    post::Posting,
 };
 use crate::{
     db::TenantTx,
-    error::{Error, Result},
+    error::Result,
     events::{Event, Lease},
     ids::{ConversationId, ItemUid, SessionId, TenantId, TurnId, UserId},
-    tenancy::Policies,
 };
 
 /// The step number under which a turn's last message sorts, after every real step.
@@ -461,144 +460,4 @@ pub(super) async fn status_by_lease(engine: &PgPool, lease: &Lease) -> Result<Op
         .bind(lease.token)
         .fetch_optional(engine)
         .await?)
-}
-
-/// An approval as the person who decides finds it.
-#[derive(sqlx::FromRow)]
-pub(super) struct ApprovalRow {
-    pub(super) decision: Option<String>,
-    pub(super) expired: bool,
-}
-
-pub(super) async fn approval(tx: &mut TenantTx, turn: TurnId, call_id: &str) -> Result<Option<ApprovalRow>> {
-    let tenant = tx.actor().tenant;
-    Ok(sqlx::query_as(
-        "select decision, expires_at < clock_timestamp() as expired from approvals
-         where tenant_id = $1 and turn_id = $2 and call_id = $3",
-    )
-    .bind(tenant)
-    .bind(turn)
-    .bind(call_id)
-    .fetch_optional(tx.connection())
-    .await?)
-}
-
-pub(super) async fn decide(
-    tx: &mut TenantTx,
-    turn: TurnId,
-    call_id: &str,
-    decided: &Decided<'_>,
-) -> Result<()> {
-    let tenant = tx.actor().tenant;
-    sqlx::query(
-        "update approvals set decision = $4, reason = $5, decided_by = $6, decided_at = clock_timestamp()
-         where tenant_id = $1 and turn_id = $2 and call_id = $3 and decision is null",
-    )
-    .bind(tenant)
-    .bind(turn)
-    .bind(call_id)
-    .bind(decided.decision.as_str())
-    .bind(decided.reason)
-    .bind(decided.by)
-    .execute(tx.connection())
-    .await?;
-    Ok(())
-}
-
-pub(super) async fn decide_all(tx: &mut TenantTx, turn: TurnId, decided: &Decided<'_>) -> Result<()> {
-    let tenant = tx.actor().tenant;
-    sqlx::query(
-        "update approvals set decision = $3, reason = $4, decided_by = $5, decided_at = clock_timestamp()
-         where tenant_id = $1 and turn_id = $2 and decision is null",
-    )
-    .bind(tenant)
-    .bind(turn)
-    .bind(decided.decision.as_str())
-    .bind(decided.reason)
-    .bind(decided.by)
-    .execute(tx.connection())
-    .await?;
-    Ok(())
-}
-
-pub(super) async fn expire(tx: &mut TenantTx, turn: TurnId) -> Result<()> {
-    let tenant = tx.actor().tenant;
-    sqlx::query(
-        "update approvals set decision = 'expired', decided_at = clock_timestamp()
-         where tenant_id = $1 and turn_id = $2 and decision is null and expires_at < clock_timestamp()",
-    )
-    .bind(tenant)
-    .bind(turn)
-    .execute(tx.connection())
-    .await?;
-    Ok(())
-}
-
-/// Lets a parked turn without open approvals go on, in a slot if there is one. Answers its new state.
-pub(super) async fn unpark(tx: &mut TenantTx, turn: TurnId) -> Result<Option<String>> {
-    let tenant = tx.actor().tenant;
-    Ok(sqlx::query_scalar(
-        "with still_open as (
-           select 1 from approvals where tenant_id = $1 and turn_id = $2 and decision is null limit 1
-         ), slot as (
-           update tenant_slots set turn_id = $2
-           where tenant_id = $1 and not exists (select 1 from still_open)
-             and n = (select n from tenant_slots where tenant_id = $1 and turn_id is null order by n limit 1 for update skip locked)
-           returning n
-         )
-         update turns set state = case when exists (select 1 from slot) then 'ready' else 'waiting' end,
-                slot = (select n from slot), priority = coalesce(-(select n from slot), 0), ready_at = clock_timestamp()
-         where tenant_id = $1 and id = $2 and state = 'awaiting_approval' and not exists (select 1 from still_open)
-         returning state",
-    )
-    .bind(tenant)
-    .bind(turn)
-    .fetch_optional(tx.connection())
-    .await?)
-}
-
-/// Settings of the tenant and the user that a turn runs with.
-pub(super) struct TurnSettingsRow {
-    pub(super) policies: Policies,
-    pub(super) system_prompt: Option<String>,
-    pub(super) timezone: String,
-    pub(super) local_time: String,
-}
-
-pub(super) async fn turn_settings(tx: &mut TenantTx) -> Result<TurnSettingsRow> {
-    let (tenant, user) = (tx.actor().tenant, tx.actor().user);
-    let row = sqlx::query(
-        "select t.system_prompt, u.timezone,
-                to_char(now() at time zone u.timezone, 'YYYY-MM-DD HH24:MI FMDay') as local_time,
-                (select jsonb_object_agg(p.tool, p.policy) from tool_policies p where p.tenant_id = t.id) as policies
-         from tenants t, users u where t.id = $1 and u.id = $2",
-    )
-    .bind(tenant)
-    .bind(user)
-    .fetch_one(tx.connection())
-    .await?;
-    let policies: Option<Json<Policies>> = row.try_get("policies")?;
-    Ok(TurnSettingsRow {
-        policies: policies.map(|policies| policies.0).unwrap_or_default(),
-        system_prompt: row.try_get("system_prompt")?,
-        timezone: row.try_get("timezone")?,
-        local_time: row.try_get("local_time")?,
-    })
-}
-
-/// Messages before this turn's own steps, oldest first.
-pub(super) async fn history(tx: &mut TenantTx, claimed: &Claimed, limit: i64) -> Result<Vec<HistoryMessage>> {
-    let rows: Vec<(Json<HistoryMessage>,)> = sqlx::query_as(
-        "select payload from items
-         where tenant_id = $1 and kind = 'chat_message' and parent_uid = $2 and ordinal < $3 and deleted_at is null
-         order by ordinal desc limit $4",
-    )
-    .bind(claimed.lease.tenant)
-    .bind(claimed.chat)
-    .bind(history::ordinal(claimed.turn_no, 1, 0))
-    .bind(limit)
-    .fetch_all(tx.connection())
-    .await
-    .map_err(Error::from)?;
-    Ok(rows.into_iter().rev().map(|(message,)| message.0).collect())
 }

@@ -12,7 +12,7 @@ use crate::{
     bell::Ring,
     db::TenantTx,
     error::Result,
-    ids::ModelCallId,
+    ids::{ItemUid, ModelCallId, TurnId, UserId},
     jobs,
     model::{StopReason, Usage},
 };
@@ -91,6 +91,26 @@ pub struct Parking<'a> {
     pub step: i64,
     pub calls: Vec<&'a CallRecord>,
     pub events: Vec<NewEvent>,
+}
+
+/// Where messages of a turn go.
+pub(super) struct Place {
+    pub(super) chat: ItemUid,
+    pub(super) turn_no: i64,
+    pub(super) user: UserId,
+}
+
+/// Gives every call that the turn did not live to answer a result that says so: in the stored history each call has
+/// exactly one.
+pub(super) async fn close_open_calls(tx: &mut TenantTx, turn: TurnId, place: &Place) -> Result<()> {
+    let open = store::unanswered(tx, turn).await?;
+    for (step, index, call) in &open {
+        let result = "the turn ended before this call had a result; whether it took effect is unknown";
+        let answer = ToolStep { step: *step, index: *index, call, result, is_error: true, elapsed_ms: 0 };
+        let message_id = tx.next_id("chat_message").await?;
+        store::answer(tx, turn, place, &answer, message_id).await?;
+    }
+    Ok(())
 }
 
 /// Whether a step was written.

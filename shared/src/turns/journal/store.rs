@@ -8,11 +8,11 @@ use std::time::Duration;
 use serde_json::Value;
 use sqlx::{PgPool, Row, postgres::PgRow};
 
-use super::{CallRecord, ModelStep, OpenApproval, Parking, Settled, StoredStep, ToolStep};
+use super::{CallRecord, ModelStep, OpenApproval, Parking, Place, Settled, StoredStep, ToolStep};
 use crate::{
     db::TenantTx,
     error::Result,
-    ids::{ItemUid, ModelCallId},
+    ids::{ItemUid, ModelCallId, TurnId},
     turns::{Claimed, NewEvent, columns, history},
 };
 
@@ -122,7 +122,7 @@ pub(super) async fn tool_step(
     .bind(&datas)
     .bind(ItemUid::generate())
     .bind(message_id)
-    .bind(history::tool_payload(claimed, step))
+    .bind(history::tool_payload(claimed.chat, claimed.turn_no, step))
     .bind(claimed.chat)
     .bind(history::ordinal(claimed.turn_no, step.step, step.index + 1))
     .bind(step.step)
@@ -319,6 +319,73 @@ pub(super) async fn settle_call(
     .bind(settled.usage.cache_write)
     .bind(settled.cost_micros)
     .execute(engine)
+    .await?;
+    Ok(())
+}
+
+/// The calls of a turn's newest reply that have no result.
+pub(in crate::turns) async fn unanswered(
+    tx: &mut TenantTx,
+    turn: TurnId,
+) -> Result<Vec<(i64, i64, CallRecord)>> {
+    let tenant = tx.actor().tenant;
+    let newest: Option<(i64, String)> = sqlx::query_as(
+        "select step, view from turn_steps where tenant_id = $1 and turn_id = $2 and kind = 'model' order by step desc limit 1",
+    )
+    .bind(tenant)
+    .bind(turn)
+    .fetch_optional(tx.connection())
+    .await?;
+    let Some((step, view)) = newest else { return Ok(Vec::new()) };
+    let reply: ModelStep = serde_json::from_str(&view)?;
+    if reply.calls.is_empty() {
+        return Ok(Vec::new());
+    }
+    let answered: Vec<String> = sqlx::query_scalar(
+        "select call_id from turn_steps
+         where tenant_id = $1 and turn_id = $2 and step = $3 and kind = 'tool' and finished_at is not null",
+    )
+    .bind(tenant)
+    .bind(turn)
+    .bind(step)
+    .fetch_all(tx.connection())
+    .await?;
+    let open = (0_i64..).zip(reply.calls).filter(|(_, call)| !answered.contains(&call.id));
+    Ok(open.map(|(index, call)| (step, index, call)).collect())
+}
+
+/// The result of a call that its turn did not live to see, as step and message.
+pub(in crate::turns) async fn answer(
+    tx: &mut TenantTx,
+    turn: TurnId,
+    place: &Place,
+    step: &ToolStep<'_>,
+    message_id: i64,
+) -> Result<()> {
+    let tenant = tx.actor().tenant;
+    sqlx::query(
+        "with step as (
+           insert into turn_steps (tenant_id, turn_id, step, call_id, kind, view, content, is_error, finished_at)
+           values ($1, $2, $3, $4, 'tool', $5, $6, true, clock_timestamp())
+           on conflict (tenant_id, turn_id, step, call_id) do update
+             set content = excluded.content, is_error = true, finished_at = excluded.finished_at
+         )
+         insert into items (tenant_id, kind, uid, id, user_id, payload, parent_uid, ordinal, turn_id)
+         values ($1, 'chat_message', $7, $8, $9, $10, $11, $12, $2)",
+    )
+    .bind(tenant)
+    .bind(turn)
+    .bind(step.step)
+    .bind(&step.call.id)
+    .bind(serde_json::to_string(step.call)?)
+    .bind(step.result)
+    .bind(ItemUid::generate())
+    .bind(message_id)
+    .bind(place.user)
+    .bind(history::tool_payload(place.chat, place.turn_no, step))
+    .bind(place.chat)
+    .bind(history::ordinal(place.turn_no, step.step, step.index + 1))
+    .execute(tx.connection())
     .await?;
     Ok(())
 }

@@ -15,7 +15,10 @@ use crate::{
 pub(super) async fn turn(tx: &mut TenantTx, id: TurnId) -> Result<Option<Turn>> {
     let tenant = tx.actor().tenant;
     let row = sqlx::query(
-        "select id, turn_no, conversation_id, session_id, state, attempts, max_attempts, created_at, started_at, finished_at,
+        "select id, turn_no, conversation_id, session_id, state, max_attempts,
+                -- A run that has not failed is an attempt too.
+                attempts + (started_at is not null and state in ('running', 'awaiting_approval', 'succeeded', 'failed', 'cancelled'))::int
+                  as attempts, created_at, started_at, finished_at,
                 reply, error, retry_of, ready_at, model, input_tokens, output_tokens, session_tokens, warnings, request_id,
                 cancel_reason
          from turns where tenant_id = $1 and id = $2",

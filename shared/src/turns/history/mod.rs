@@ -1,14 +1,17 @@
 //! What a worker loads to run a turn: the conversation so far, the turn's own steps and the tenant's settings. And the
 //! shape of the messages that turns write.
 
+mod store;
+
 use std::collections::HashMap;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Claimed, OpenApproval, StoredStep, ToolStep, Turns, journal, store};
+use super::{Claimed, OpenApproval, StoredStep, ToolStep, Turns, journal, store as turn_store};
 use crate::{
     error::Result,
+    ids::ItemUid,
     tenancy::Policies,
     turns::{CallRecord, FinishedUsage, transcript::Transcript},
 };
@@ -89,12 +92,12 @@ impl Turns {
             let (steps, last) = journal::steps(&mut tx, claimed).await?;
             context.steps = steps;
             context.last_step_seq = last.unwrap_or(1);
-            let log = store::events(&mut tx, claimed.lease.turn).await?;
+            let log = turn_store::events(&mut tx, claimed.lease.turn).await?;
             context.text = Transcript::of(&log).text_until(context.last_step_seq);
             let approvals = journal::approvals(&mut tx, claimed).await?;
             context.approvals =
                 approvals.into_iter().map(|approval| (approval.call_id.clone(), approval)).collect();
-            (context.used, context.spent_micros) = store::used(&mut tx, claimed.lease.turn).await?;
+            (context.used, context.spent_micros) = turn_store::used(&mut tx, claimed.lease.turn).await?;
         }
         tx.commit().await?;
         Ok(context)
@@ -136,9 +139,9 @@ fn call_payload(call: &CallRecord) -> Value {
 }
 
 /// The payload of a tool's message.
-pub(super) fn tool_payload(claimed: &Claimed, step: &ToolStep<'_>) -> Value {
+pub(super) fn tool_payload(chat: ItemUid, turn_no: i64, step: &ToolStep<'_>) -> Value {
     json!({
-        "chatUid": claimed.chat,
+        "chatUid": chat,
         "role": "tool",
         "content": step.result,
         "sender": "assistant",
@@ -146,6 +149,6 @@ pub(super) fn tool_payload(claimed: &Claimed, step: &ToolStep<'_>) -> Value {
         "toolCallId": step.call.id,
         "tool": step.call.tool,
         "isError": step.is_error,
-        "turnNo": claimed.turn_no,
+        "turnNo": turn_no,
     })
 }

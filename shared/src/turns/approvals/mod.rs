@@ -1,7 +1,9 @@
 //! A person decides on a parked turn's calls [M8]. The decision binds the arguments that were shown: they are kept with
 //! the approval and are what is run.
 
-use super::{IdempotencyKey, Status, Turn, Turns, store};
+mod store;
+
+use super::{IdempotencyKey, Status, Turn, Turns, store as turn_store};
 use crate::{
     bell::Ring,
     db::TenantTx,
@@ -57,9 +59,9 @@ impl Turns {
     ) -> Result<Turn> {
         let mut tx = self.tenants.begin(actor).await?;
         if let Some(key) = idempotency
-            && !store::claim_key(&mut tx, key, turn).await?
+            && !turn_store::claim_key(&mut tx, key, turn).await?
         {
-            let former = store::key_owner(&mut tx, key).await?;
+            let former = turn_store::key_owner(&mut tx, key).await?;
             tx.rollback().await?;
             return match former {
                 Some((_, hash)) if hash == key.body_hash => self.get(actor, turn).await,
@@ -67,9 +69,9 @@ impl Turns {
             };
         }
         let conversation =
-            store::conversation_of(&mut tx, turn).await?.ok_or_else(super::reading::unknown)?;
-        store::lock_conversation(&mut tx, conversation).await?;
-        let state = store::lock_state(&mut tx, turn).await?.ok_or_else(super::reading::unknown)?;
+            turn_store::conversation_of(&mut tx, turn).await?.ok_or_else(super::reading::unknown)?;
+        turn_store::lock_conversation(&mut tx, conversation).await?;
+        let state = turn_store::lock_state(&mut tx, turn).await?.ok_or_else(super::reading::unknown)?;
         let Some(approval) = store::approval(&mut tx, turn, call_id).await? else {
             return Err(Error::not_found("the turn has no such call to approve"));
         };
@@ -106,9 +108,9 @@ impl Turns {
     /// Lets approvals whose time has passed count as denials.
     pub(super) async fn expire(&self, actor: &Actor, turn: TurnId) -> Result<()> {
         let mut tx = self.tenants.begin(actor).await?;
-        let Some(conversation) = store::conversation_of(&mut tx, turn).await? else { return Ok(()) };
-        store::lock_conversation(&mut tx, conversation).await?;
-        if store::lock_state(&mut tx, turn).await?.as_deref() != Some("awaiting_approval") {
+        let Some(conversation) = turn_store::conversation_of(&mut tx, turn).await? else { return Ok(()) };
+        turn_store::lock_conversation(&mut tx, conversation).await?;
+        if turn_store::lock_state(&mut tx, turn).await?.as_deref() != Some("awaiting_approval") {
             return Ok(());
         }
         store::expire(&mut tx, turn).await?;
