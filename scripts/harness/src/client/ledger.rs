@@ -115,14 +115,14 @@ impl Ledger {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn note_answer(&self, tenant: &str, body: &str) {
+    pub(crate) fn note_answer(&self, tenant: &str, body: &str) {
         let mut inner = self.inner();
         if !body.is_empty() {
             inner.answers.entry(tenant.to_owned()).or_default().insert(body.to_owned());
         }
     }
 
-    pub(super) fn note_accepted(&self, tenant: &str, job: &str) {
+    pub(crate) fn note_accepted(&self, tenant: &str, job: &str) {
         let turn = AcceptedTurn { tenant: tenant.to_owned(), job: job.to_owned(), at: Instant::now() };
         self.inner().accepted.entry(job.to_owned()).or_insert(turn);
     }
@@ -132,10 +132,12 @@ impl Ledger {
         self.inner().transcripts.push(transcript);
     }
 
-    /// The accepted turns.
+    /// The accepted turns, in the order of their acceptance.
     #[must_use]
     pub fn accepted(&self) -> Vec<AcceptedTurn> {
-        self.inner().accepted.values().cloned().collect()
+        let mut accepted: Vec<_> = self.inner().accepted.values().cloned().collect();
+        accepted.sort_by_key(|turn| turn.at);
+        accepted
     }
 
     /// What the readers saw.

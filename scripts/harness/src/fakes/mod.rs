@@ -1,3 +1,4 @@
 //! Stand-ins for what lies beyond us, each speaking its real wire format on loopback.
 
 pub mod model;
+pub mod outside;

@@ -10,6 +10,8 @@
 
 mod log;
 mod store;
+#[cfg(test)]
+mod tests;
 mod usage;
 mod writes;
 

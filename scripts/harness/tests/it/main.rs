@@ -1,3 +1,28 @@
-//! End-to-end tests: real processes or real parts of them, with fakes only for what lies beyond Alfred.
+//! Alfred from outside: everything that a client can see, and everything that may break under it. Each test has a stack
+//! of its own, of real processes or real parts of them, with fakes only for what lies beyond; the oracle judges each.
 
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+mod approvals;
+mod busy;
+mod cancel;
+mod chat;
+mod fairness;
+mod idempotency;
+mod lost_replies;
 mod models;
+mod outages;
+mod outside_tools;
+mod poison;
+mod providers;
+mod readers;
+mod retry;
+mod rolling;
+mod run;
+mod sessions;
+mod streams;
+mod sweeper;
+mod tools_of_the_trade;
+mod usage;
+mod worker_death;
+mod zombies;

@@ -1,0 +1,30 @@
+//! The worker as it is, with tools that ring a fake server at `OUTSIDE_URL`: for tests of what happens to calls beyond
+//! the database when their worker dies.
+
+use anyhow::{Result, anyhow};
+use shared::config::Config;
+use tokio::signal::unix::{SignalKind, signal};
+use worker::{Extras, solo};
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let url = std::env::var("OUTSIDE_URL").unwrap_or_default();
+    let alone = std::env::args().nth(1).as_deref() == Some(solo::ARGUMENT);
+    let config = Config::from_env()?;
+    shared::telemetry::start("worker", &config);
+    if let Some(armed) = &config.failpoint {
+        shared::resilience::arm(armed).map_err(|why| anyhow!("ALFRED_FAILPOINT: {why}"))?;
+    }
+    if !alone {
+        solo::allow(std::env::current_exe()?);
+    }
+    let mut terminate = signal(SignalKind::terminate())?;
+    let running = worker::start(config, Extras { tools: harness::fakes::outside::tools(&url), solo: alone }).await?;
+    if alone {
+        running.ended().await;
+    } else {
+        terminate.recv().await;
+        running.stop().await;
+    }
+    Ok(())
+}

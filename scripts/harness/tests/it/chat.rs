@@ -1,0 +1,179 @@
+//! The first five minutes: a turn with the offline model, waited for, polled and followed [T1]-[T3], [M2].
+
+use anyhow::{Context, Result, ensure};
+use harness::client::{Chat, Client, Posted};
+use harness::stack::ModelChoice;
+use serde_json::Value;
+
+use crate::run::{SOON, ensure_eq, here, offline, run};
+
+/// Posts in this session and waits for the reply.
+async fn say(client: &Client, session: Option<&str>, text: &str) -> Result<(Posted, Value)> {
+    let mut chat = Chat::new(text).wait(10);
+    if let Some(token) = session {
+        chat = chat.session(token);
+    }
+    let posted = client.accept(&chat).await?;
+    ensure_eq!(posted.answer.status, 200, "{text}: {}", posted.answer.body);
+    let answer = posted.answer.json();
+    Ok((posted, answer))
+}
+
+fn tools(answer: &Value) -> Vec<&str> {
+    answer["toolCalls"].as_array().into_iter().flatten().filter_map(|call| call["tool"].as_str()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_conversation_adds_lists_and_completes_a_task() -> Result<()> {
+    run(offline(), async |stack| {
+        let client = stack.client(0);
+        let (first, answer) = say(&client, None, "Add a task to buy milk tomorrow").await?;
+        ensure!(tools(&answer).contains(&"add_task"), "no add_task in {answer}");
+        let session = first.session.as_str();
+
+        let (_, answer) = say(&client, Some(session), "What is left to do?").await?;
+        ensure!(tools(&answer).contains(&"list_tasks"), "no list_tasks in {answer}");
+        let reply = answer["reply"].as_str().unwrap_or_default().to_lowercase();
+        ensure!(reply.contains("milk"), "the list does not name the task: {reply}");
+
+        let (_, answer) = say(&client, Some(session), "Complete the milk task").await?;
+        ensure!(tools(&answer).contains(&"complete_task"), "no complete_task in {answer}");
+
+        let (_, answer) = say(&client, Some(session), "what's left to do?").await?;
+        let reply = answer["reply"].as_str().unwrap_or_default().to_lowercase();
+        ensure!(!reply.contains("milk"), "a completed task is still on the list: {reply}");
+
+        // Each shows in the stream of its turn.
+        let transcript = client.follow(&first.job).to_done().await?;
+        let kinds = transcript.kinds();
+        let call = kinds.iter().position(|kind| *kind == "tool_call").context("no tool_call event")?;
+        let result = kinds.iter().position(|kind| *kind == "tool_result").context("no tool_result event")?;
+        ensure!(call < result, "the result comes before its call: {kinds:?}");
+        ensure_eq!(kinds.first(), Some(&"queued"), "the first event");
+        ensure_eq!(kinds.last(), Some(&"done"), "the last event");
+        stack.check().await
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_offline_model_understands_several_phrasings() -> Result<()> {
+    run(offline(), async |stack| {
+        let client = stack.client(0);
+        for (text, tool) in [
+            ("add a task: call the dentist", "add_task"),
+            ("remind me to water the plants", "add_task"),
+            ("Please create a task to send the invoice", "add_task"),
+            ("list my tasks", "list_tasks"),
+            ("show my open tasks", "list_tasks"),
+            ("Write a note that the door code is 1234", "create_note"),
+        ] {
+            let (_, answer) = say(&client, None, text).await?;
+            ensure!(tools(&answer).contains(&tool), "{text:?} did not call {tool}: {answer}");
+        }
+        stack.check().await
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn waiting_answers_the_reply_with_its_meta() -> Result<()> {
+    run(here(), async |stack| {
+        let client = stack.client(0);
+        let posted = client.accept(&Chat::new("hello [[tokens:3]]").wait(10)).await?;
+        let answer = posted.answer.json();
+        ensure_eq!(posted.answer.status, 200, "{answer}");
+        ensure_eq!(posted.answer.header("preference-applied"), "wait", "Preference-Applied");
+        ensure!(answer["reply"].as_str().is_some_and(|reply| reply.contains("t0 t1 t2")), "{answer}");
+        let meta = &answer["meta"];
+        ensure_eq!(meta["cacheHit"], false, "meta.cacheHit");
+        ensure_eq!(meta["cacheTtlRemaining"], Value::Null, "meta.cacheTtlRemaining");
+        for name in ["input", "output", "used"] {
+            ensure!(meta["tokens"][name].as_i64().is_some_and(|count| count > 0), "meta.tokens.{name}: {meta}");
+        }
+        ensure!(meta["durationMs"].as_i64().is_some(), "meta.durationMs: {meta}");
+        ensure!(meta["requestId"].as_str().is_some_and(|id| !id.is_empty()), "meta.requestId: {meta}");
+        ensure!(meta["model"].as_str().is_some_and(|name| name.contains("fake-1")), "meta.model: {meta}");
+        stack.check().await
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wait_that_is_too_short_answers_202_and_the_turn_goes_on() -> Result<()> {
+    run(here(), async |stack| {
+        let client = stack.client(0);
+        let posted = client.accept(&Chat::new("[[gate:slow]]").wait(1)).await?;
+        ensure_eq!(posted.answer.status, 202, "{}", posted.answer.body);
+        ensure_eq!(posted.answer.header("location"), format!("/jobs/{}", posted.job), "Location");
+        let body = posted.answer.json();
+        for link in ["self", "events", "stream", "cancel"] {
+            ensure!(body["links"][link].is_string(), "links.{link}: {body}");
+        }
+        ensure!(body["meta"]["requestId"].is_string(), "meta.requestId: {body}");
+        stack.model().gate("slow").release();
+        let job = client.until(&posted.job, &["succeeded"], SOON).await?;
+        ensure_eq!(job["queue"], "chat-turns", "queue");
+        ensure_eq!(job["attempts"].as_i64().unwrap_or(-1) <= 1, true, "attempts of {job}");
+        for name in ["createdAt", "startedAt", "finishedAt"] {
+            ensure!(job[name].is_string(), "{name}: {job}");
+        }
+        stack.check().await
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wait_for_a_turn_that_fails_answers_its_error_and_job() -> Result<()> {
+    run(here().env("MODEL_RETRIES", "0"), async |stack| {
+        let client = stack.client(0);
+        let answer = client.chat(&Chat::new("[[always:400]]").wait(10)).await?;
+        ensure_eq!(answer.status, 502, "{}", answer.body);
+        ensure_eq!(answer.error_code(), "MODEL-REJECTED", "{}", answer.body);
+        let job = answer.json()["jobId"].as_str().context("no jobId")?.to_owned();
+        let view = client.job(&job).await?;
+        ensure_eq!(view["status"], "failed", "{view}");
+        ensure_eq!(view["error"]["error"], "MODEL-REJECTED", "{view}");
+        stack.check().await
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_job_of_another_tenant_is_unknown() -> Result<()> {
+    run(here().tenants(2), async |stack| {
+        let (own, foreign) = (stack.client(0), stack.client(1));
+        let name = own.tenant.clone();
+        let posted = own.accept(&Chat::new(&format!("I am {name}")).wait(10)).await?;
+        foreign.accept(&Chat::new("hello").wait(10)).await?;
+        for answer in [
+            foreign.get(&format!("/jobs/{}", posted.job)).await?,
+            foreign.get(&format!("/jobs/{}/events", posted.job)).await?,
+            foreign.cancel(&posted.job).await?,
+            foreign.retry(&posted.job).await?,
+            foreign.decide(&posted.job, "call", "approve").await?,
+            foreign.get(&format!("/sessions/{}", posted.session_id)).await?,
+            foreign.chat(&Chat::new("hello").session(&posted.session)).await?,
+            foreign.get(&format!("/chat/stream?session={}", posted.session)).await?,
+        ] {
+            ensure_eq!(answer.status, 404, "{}", answer.body);
+            ensure_eq!(answer.error_code(), "APP-404-NOT-FOUND", "{}", answer.body);
+        }
+        stack.check().await
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_offline_model_streams_and_says_what_it_is() -> Result<()> {
+    run(here().model(ModelChoice::Offline { delay_ms: 2 }), async |stack| {
+        let client = stack.client(0);
+        let posted = client.accept(&Chat::new("hello")).await?;
+        let transcript = client.follow(&posted.job).to_done().await?;
+        let tokens = transcript.kinds().iter().filter(|kind| **kind == "token").count();
+        ensure!(tokens > 3, "{tokens} tokens");
+        ensure!(transcript.text().to_lowercase().contains("offline"), "{}", transcript.text());
+        stack.check().await
+    })
+    .await
+}
