@@ -47,7 +47,7 @@ pub(crate) fn queues() -> Vec<Queue> {
             name: CHAT_TURNS,
             batch: 256,
             quiet: Duration::from_millis(500),
-            slow: Duration::from_secs(5),
+            slow: Duration::from_secs(30),
             told: Arc::default(),
         },
         Queue {

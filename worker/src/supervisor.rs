@@ -25,7 +25,9 @@ use crate::{
 /// Turns taken with one claim, so that several processes share a burst.
 const CLAIM_AT_ONCE: usize = 32;
 /// How often an idle process looks for work that no bell announced.
-const SLOW_LOOK: Duration = Duration::from_secs(5);
+const SLOW_LOOK: Duration = Duration::from_secs(10);
+/// How often an idle process makes sure that it was not declared dead.
+const IDLE_BEAT_EVERY: Duration = Duration::from_secs(60);
 const SWEEP_EVERY: Duration = Duration::from_secs(2);
 const IDLE_SWEEP_EVERY: Duration = Duration::from_secs(10);
 
@@ -107,12 +109,13 @@ impl Supervisor {
 
     async fn claim_until_stopped(self: Arc<Self>) {
         let mut after_error = false;
+        let mut beaten = Instant::now();
         while !self.stopping.is_cancelled() {
             let free = self.role.concurrency.saturating_sub(self.running().len());
             let mut claimed = 0;
             let limit = free.min(CLAIM_AT_ONCE);
             if limit > 0 {
-                match self.claim(limit, after_error).await {
+                match self.claim(limit, after_error, &mut beaten).await {
                     Ok(count) => (claimed, after_error) = (count, false),
                     Err(error) => {
                         tracing::warn!(error = %error, "turns could not be claimed");
@@ -137,14 +140,19 @@ impl Supervisor {
         }
     }
 
-    async fn claim(self: &Arc<Self>, limit: usize, after_error: bool) -> Result<usize, Error> {
+    async fn claim(
+        self: &Arc<Self>,
+        limit: usize,
+        after_error: bool,
+        beaten: &mut Instant,
+    ) -> Result<usize, Error> {
         let sent = Instant::now();
         let process = self.process();
-        if self.running().is_empty() || after_error {
-            // An idle process does not beat; others must not take it for dead once it holds a turn.
+        if after_error || (self.running().is_empty() && beaten.elapsed() > IDLE_BEAT_EVERY) {
             if !self.engine.turns.heartbeat(process).await? {
                 self.become_another().await?;
             }
+            *beaten = sent;
             if after_error {
                 let known: Vec<TurnId> = self.running().keys().copied().collect();
                 self.engine.turns.forgotten(self.process(), &known).await?;

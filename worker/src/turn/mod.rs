@@ -62,7 +62,7 @@ pub(crate) struct Signals {
 pub(crate) struct Attempt {
     engine: Arc<Engine>,
     claimed: Claimed,
-    log: TurnLog,
+    log: Arc<TurnLog>,
     signals: Signals,
     deadline: Instant,
     context: Context,
@@ -101,7 +101,7 @@ pub(crate) enum CallState {
 /// Runs a claimed turn to wherever this process can bring it.
 pub(crate) async fn run(engine: Arc<Engine>, claimed: Claimed, signals: Signals) {
     shared::resilience::failpoint("claimed").await;
-    let log = engine.log.open(claimed.lease, claimed.next_seq, claimed.elapsed_ms);
+    let log = Arc::new(engine.log.open(claimed.lease, claimed.next_seq, claimed.elapsed_ms));
     let context = loop {
         match engine.turns.context(&claimed).await {
             Ok(context) => break context,
@@ -133,7 +133,7 @@ impl Attempt {
     fn new(
         engine: Arc<Engine>,
         claimed: Claimed,
-        log: TurnLog,
+        log: Arc<TurnLog>,
         signals: Signals,
         mut context: Context,
     ) -> Self {
@@ -201,15 +201,19 @@ impl Attempt {
         Ok(())
     }
 
-    /// Resolves when the attempt has to stop; used beside whatever takes long.
-    async fn interrupted(&self) -> Stop {
-        tokio::select! {
-            biased;
-            () = self.signals.lost.cancelled() => Stop::Fenced,
-            () = self.log.cancelled() => Stop::Cancelled,
-            stopped = self.log.stopped() => from_log(stopped),
-            () = self.signals.hand_over.cancelled() => Stop::HandOver,
-            () = tokio::time::sleep_until(self.deadline) => Stop::Fatal(time_is_up()),
+    /// Resolves when the attempt has to stop; used beside whatever takes long. Owns what it watches, so that one future
+    /// can stand beside a whole stream.
+    fn interrupted(&self) -> impl Future<Output = Stop> + Send + use<> {
+        let (log, signals, deadline) = (Arc::clone(&self.log), self.signals.clone(), self.deadline);
+        async move {
+            tokio::select! {
+                biased;
+                () = signals.lost.cancelled() => Stop::Fenced,
+                () = log.cancelled() => Stop::Cancelled,
+                stopped = log.stopped() => from_log(stopped),
+                () = signals.hand_over.cancelled() => Stop::HandOver,
+                () = tokio::time::sleep_until(deadline) => Stop::Fatal(time_is_up()),
+            }
         }
     }
 

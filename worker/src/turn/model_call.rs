@@ -107,10 +107,12 @@ impl Attempt {
         let call = opened.map_err(|error| Asked::Stop(Stop::Failed(error)))?;
         let mut stream = model.stream(request.clone());
         let mut usage = None;
+        let interrupted = self.interrupted();
+        tokio::pin!(interrupted);
         let ended = loop {
             let next = tokio::select! {
                 biased;
-                stop = self.interrupted() => break Err(Asked::Stop(stop)),
+                stop = &mut interrupted => break Err(Asked::Stop(stop)),
                 next = stream.next() => next,
             };
             match next {

@@ -51,6 +51,9 @@ pub(super) async fn claim(engine: &PgPool, process: ProcessId, claiming: Claimin
              and exists (select 1 from workers where id = $1 and dead_at is null)
            order by priority desc, ready_at
            limit $2 for update skip locked
+         ), beat as (
+           -- An idle process does not beat; others must not take it for dead now that it holds a turn.
+           update workers set seen_at = clock_timestamp() where id = $1 and exists (select 1 from picked)
          ), claimed as (
            update turns t set state = 'running', lease = gen_random_uuid(), process_id = $1,
                   started_at = coalesce(t.started_at, clock_timestamp())

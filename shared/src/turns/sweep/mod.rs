@@ -28,12 +28,13 @@ impl Turns {
     /// # Errors
     /// The database's.
     pub async fn sweep(&self, reap: bool) -> Result<Swept> {
+        // One statement is all that an idle process spends on this.
+        if !store::unfinished(&self.engine).await? {
+            return Ok(Swept::default());
+        }
+        let mut swept = Swept { unfinished: true, ..Swept::default() };
         let mut guard = crate::db::begin(&self.engine).await?;
         if !store::try_lock(&mut guard).await? {
-            return Ok(Swept { unfinished: true, ..Swept::default() });
-        }
-        let mut swept = Swept { unfinished: store::unfinished(&self.engine).await?, ..Swept::default() };
-        if !swept.unfinished {
             return Ok(swept);
         }
         if reap {
