@@ -150,7 +150,6 @@ pub(super) fn bad_key(variable: &'static str) -> ModelConfigError {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
     use super::*;
 
     fn names(config: &ModelConfig) -> Result<Vec<String>, String> {

@@ -264,7 +264,6 @@ pub(super) fn root_cause(error: &(dyn StdError + 'static)) -> String {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
     use chrono::TimeZone;
 
     use super::*;

@@ -94,7 +94,6 @@ pub fn cost_micros(id: &ModelId, usage: &Usage) -> i64 {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
     use super::*;
 
     fn cost(id: &str, usage: Usage) -> i64 {

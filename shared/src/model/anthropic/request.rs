@@ -157,7 +157,6 @@ fn message<'a>(id: &ModelId, message: &'a ModelMessage) -> Option<Message<'a>> {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
     use std::sync::Arc;
 
     use super::*;

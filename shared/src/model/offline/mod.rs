@@ -5,7 +5,15 @@
 //! It keeps nothing: what to do next follows from the messages alone, as with any model. The same request always
 //! gets the same reply.
 
+mod date;
+mod intent;
+mod kit;
+mod memory;
 mod plan;
+mod rules;
+mod say;
+mod target;
+mod text;
 
 use std::{sync::Arc, time::Duration};
 

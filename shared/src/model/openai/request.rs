@@ -146,7 +146,6 @@ fn replayable(item: &RawValue) -> bool {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
     use std::sync::Arc;
 
     use serde_json::json;
