@@ -7,7 +7,7 @@
 use std::{str::FromStr, sync::Arc, time::Duration};
 
 use sqlx::{
-    AssertSqlSafe, PgConnection, PgPool, Postgres, Transaction,
+    AssertSqlSafe, Connection as _, PgConnection, PgPool, Postgres, Transaction,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 
@@ -233,5 +233,43 @@ impl TenantTx {
     /// The database's.
     pub async fn rollback(self) -> Result<()> {
         Ok(self.tx.rollback().await?)
+    }
+}
+
+/// A connection that one task keeps for its statements, made anew when it breaks. Beside a pool's it saves the task a
+/// hand-over for each statement, and its plans are made once: with parameters that change with every call, Postgres
+/// would plan each execution anew, which costs more than the execution (1.2 ms against 0.1 ms for a read of the log).
+pub(crate) struct OwnConnection {
+    options: PgConnectOptions,
+    connection: Option<PgConnection>,
+}
+
+impl OwnConnection {
+    /// As the pool connects, but for statements whose best plan is by index whatever the tables' statistics say.
+    pub(crate) fn like(pool: &PgPool) -> Self {
+        let options = (*pool.connect_options()).clone();
+        let options = options.options([
+            ("plan_cache_mode", "force_generic_plan"),
+            ("enable_seqscan", "off"),
+            ("jit", "off"),
+        ]);
+        Self { options, connection: None }
+    }
+
+    /// The connection, for one statement. Whoever got an answer keeps it for the next; after an error, or when the
+    /// wait for an answer was given up, it is not used again.
+    ///
+    /// # Errors
+    /// The database's.
+    pub(crate) async fn take(&mut self) -> Result<PgConnection> {
+        match self.connection.take() {
+            Some(connection) => Ok(connection),
+            None => Ok(PgConnection::connect_with(&self.options).await?),
+        }
+    }
+
+    /// The statement was answered: the next one may have the connection.
+    pub(crate) fn keep(&mut self, connection: PgConnection) {
+        self.connection = Some(connection);
     }
 }

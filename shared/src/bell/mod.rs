@@ -22,7 +22,10 @@ use tokio::{
     task::JoinHandle,
 };
 
-use crate::ids::{ConversationId, TenantId, TurnId};
+use crate::{
+    db::OwnConnection,
+    ids::{ConversationId, TenantId, TurnId},
+};
 
 /// How many notifications a slow hearer may be behind before it is told to look for itself.
 const BACKLOG: usize = 1024;
@@ -111,7 +114,7 @@ pub struct Hearing(broadcast::Receiver<Heard>);
 
 impl Bell {
     /// Starts the listening task, on a connection of its own that must not go through a transaction-mode pooler, and
-    /// the ringing task, on the engine's pool.
+    /// the ringing task, on one that it makes as the engine's pool does.
     #[must_use]
     pub fn start(listen: PgConnectOptions, engine: PgPool, channels: &[Channel]) -> Self {
         let shared = Arc::new(Shared {
@@ -121,7 +124,8 @@ impl Bell {
             heard: broadcast::channel(BACKLOG).0,
         });
         let echo = payload::echo_channel();
-        let ringing = tokio::spawn(ring::run(Arc::clone(&shared), engine, echo.clone()));
+        let ringing =
+            tokio::spawn(ring::run(Arc::clone(&shared), OwnConnection::like(&engine), echo.clone()));
         let listening = tokio::spawn(listen::run(Arc::clone(&shared), listen, channels.to_vec(), echo));
         Self { shared, _tasks: Arc::new(Tasks([ringing, listening])) }
     }

@@ -6,10 +6,12 @@ use std::{
     time::Duration,
 };
 
-use sqlx::PgPool;
-
 use super::{Channel, Ring, Shared, payload::Packer, store};
-use crate::ids::{ConversationId, TenantId, TurnId};
+use crate::{
+    db::OwnConnection,
+    error::{Error, Result},
+    ids::{ConversationId, TenantId, TurnId},
+};
 
 /// What waits to be rung. Bounded by the number of turns and conversations that something happens to.
 #[derive(Default)]
@@ -93,17 +95,15 @@ impl Pending {
     }
 }
 
-pub(super) async fn run(shared: Arc<Shared>, engine: PgPool, echo: String) {
+/// How long a NOTIFY may take.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+pub(super) async fn run(shared: Arc<Shared>, mut connection: OwnConnection, echo: String) {
     let mut backoff = Duration::ZERO;
     loop {
         shared.wake.notified().await;
         let taken = shared.pending.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let sent = if taken.is_empty() {
-            Ok(())
-        } else {
-            let (channels, payloads) = taken.pack(&echo);
-            store::notify(&engine, &channels, &payloads).await
-        };
+        let sent = if taken.is_empty() { Ok(()) } else { send(&mut connection, &taken, &echo).await };
         let failed = {
             let mut pending = shared.pending.lock().unwrap_or_else(PoisonError::into_inner);
             pending.sending = false;
@@ -129,5 +129,19 @@ pub(super) async fn run(shared: Arc<Shared>, engine: PgPool, echo: String) {
                 shared.wake.notify_one();
             }
         }
+    }
+}
+
+async fn send(connection: &mut OwnConnection, taken: &Pending, echo: &str) -> Result<()> {
+    let (channels, payloads) = taken.pack(echo);
+    let notify = async {
+        let mut engine = connection.take().await?;
+        store::notify(&mut engine, &channels, &payloads).await?;
+        connection.keep(engine);
+        Ok(())
+    };
+    match tokio::time::timeout(PATIENCE, notify).await {
+        Ok(outcome) => outcome,
+        Err(_) => Err(Error::internal("no answer within 5 s")),
     }
 }

@@ -3,14 +3,18 @@
 use std::time::Duration;
 
 use sqlx::{
-    PgPool,
+    PgConnection,
     postgres::{PgConnectOptions, PgListener, PgPoolOptions},
 };
 
 use crate::error::Result;
 
 /// Sends notifications, each payload on its channel, in one statement.
-pub(super) async fn notify(engine: &PgPool, channels: &[String], payloads: &[String]) -> Result<()> {
+pub(super) async fn notify(
+    engine: &mut PgConnection,
+    channels: &[String],
+    payloads: &[String],
+) -> Result<()> {
     sqlx::query(
         "select pg_notify(u.channel, u.payload) from unnest($1::text[], $2::text[]) u(channel, payload)",
     )

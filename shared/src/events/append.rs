@@ -15,6 +15,7 @@ use sqlx::PgPool;
 use super::log::{OpenTurn, Row, Shared, Stop};
 use crate::{
     bell::{Heard, Hearing, Ring},
+    db::OwnConnection,
     error::{Error, Result},
     events::{Lease, store},
 };
@@ -29,6 +30,7 @@ const LOCKED_DELAY: Duration = Duration::from_millis(10);
 type Batch = Vec<(Arc<OpenTurn>, Vec<Row>)>;
 
 pub(super) async fn run(shared: Arc<Shared>, engine: PgPool) {
+    let mut connection = OwnConnection::like(&engine);
     loop {
         shared.wake.notified().await;
         loop {
@@ -36,16 +38,16 @@ pub(super) async fn run(shared: Arc<Shared>, engine: PgPool) {
             if batch.is_empty() {
                 break;
             }
-            flush(&shared, &engine, batch).await;
+            flush(&shared, &engine, &mut connection, batch).await;
         }
     }
 }
 
-async fn flush(shared: &Arc<Shared>, engine: &PgPool, batch: Batch) {
+async fn flush(shared: &Arc<Shared>, engine: &PgPool, connection: &mut OwnConnection, batch: Batch) {
     let mut todo = vec![batch];
     while let Some(mut batch) = todo.pop() {
         let started = Instant::now();
-        match write(engine, &mut batch).await {
+        match write(connection, &mut batch).await {
             Ok(kept) => {
                 metrics::histogram!("event_flush_seconds").record(started.elapsed());
                 metrics::histogram!("event_flush_rows")
@@ -72,13 +74,19 @@ async fn flush(shared: &Arc<Shared>, engine: &PgPool, batch: Batch) {
 ///
 /// # Errors
 /// Only for data that Postgres refuses.
-async fn write(engine: &PgPool, batch: &mut Batch) -> Result<Vec<(i64, bool)>> {
+async fn write(connection: &mut OwnConnection, batch: &mut Batch) -> Result<Vec<(i64, bool)>> {
     let mut backoff = Duration::ZERO;
     loop {
         if batch.is_empty() {
             return Ok(Vec::new());
         }
-        let failed = match tokio::time::timeout(PATIENCE, store::append(engine, batch)).await {
+        let append = async {
+            let mut engine = connection.take().await?;
+            let kept = store::append(&mut engine, batch).await?;
+            connection.keep(engine);
+            Ok(kept)
+        };
+        let failed = match tokio::time::timeout(PATIENCE, append).await {
             Ok(Ok(kept)) => return Ok(kept),
             Ok(Err(error)) if is_refusal(&error) => return Err(error),
             Ok(Err(error)) => error,

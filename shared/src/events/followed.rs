@@ -43,9 +43,9 @@ pub(super) struct Followed {
 }
 
 struct State {
-    /// Where the first follower wanted to begin; used for the first look only.
+    /// Where the first follower wants to begin, until it is known that this is not beyond the log.
     begin: i64,
-    /// Id up to which the log was read; none before the first look.
+    /// Id up to which the log was read; none while that is not known.
     head: Option<i64>,
     /// All events after `tail_after` and up to `head`.
     tail: VecDeque<Arc<Event>>,
@@ -82,7 +82,7 @@ impl Followed {
     pub(super) fn new(tenant: TenantId, turn: TurnId, begin: i64) -> Self {
         let state = State {
             begin,
-            head: None,
+            head: (begin == 0).then_some(0),
             tail: VecDeque::new(),
             tail_after: 0,
             tail_bytes: 0,
@@ -149,17 +149,27 @@ impl Followed {
         !state.ended && !state.gone && !std::mem::replace(&mut state.in_line, true)
     }
 
-    /// Leaves the line: what to read. A bell from now on has the turn looked at once more.
-    pub(super) fn leave_line(&self) -> Wanted {
+    /// Whether it must first be seen where the log ends.
+    pub(super) fn is_unknown(&self) -> bool {
+        self.state().head.is_none()
+    }
+
+    /// The log ends here. A cursor from outside may lie beyond it. The event at the cursor is read too, because it
+    /// may be the one that ends the turn.
+    pub(super) fn begin(&self, tail: i64) {
         let mut state = self.state();
-        state.in_line = false;
-        let (after, not_beyond_tail) = match state.head {
-            Some(head) => (head, false),
-            // The event at the first follower's cursor shows that the cursor is not beyond the log.
-            None if state.begin > 0 => (state.begin - 1, true),
-            None => (0, false),
-        };
-        Wanted { tenant: self.tenant, turn: self.turn, after, not_beyond_tail }
+        let head = (state.begin.min(tail) - 1).max(0);
+        (state.head, state.tail_after) = (Some(head), head);
+    }
+
+    /// What to read next.
+    pub(super) fn wanted(&self) -> Wanted {
+        Wanted { tenant: self.tenant, turn: self.turn, after: self.state().head.unwrap_or(0) }
+    }
+
+    /// Leaves the line; a bell from now on has the turn looked at once more.
+    pub(super) fn leave_line(&self) {
+        self.state().in_line = false;
     }
 
     /// Takes in what a look has found.
@@ -171,11 +181,6 @@ impl Followed {
                 return after;
             }
             state.looked_at = Some(Instant::now());
-            if state.head.is_none() {
-                let first = events.first().map_or(1, |event| event.seq);
-                let head = if state.begin == 0 { 0 } else { first - 1 };
-                (state.head, state.tail_after) = (Some(head), head);
-            }
             let before = state.tail_bytes;
             for event in events {
                 if let Err(patience) = state.check_gap(&event, self.turn) {

@@ -15,8 +15,10 @@ use super::{
 };
 use crate::{
     bell::{Heard, Hearing},
+    db::OwnConnection,
     error::{Error, Result},
     events::Event,
+    ids::{ConversationId, TenantId},
 };
 
 /// How far apart catch-up reads begin, in ids.
@@ -37,6 +39,7 @@ const JUST_NOW: Duration = Duration::from_secs(1);
 const PATIENCE: Duration = Duration::from_secs(5);
 
 pub(super) async fn run(shared: Arc<Shared>) {
+    let mut connection = OwnConnection::like(&shared.engine);
     loop {
         shared.wake.notified().await;
         loop {
@@ -46,20 +49,26 @@ pub(super) async fn run(shared: Arc<Shared>) {
                 break;
             }
             if !turns.is_empty() {
-                look(&shared, &turns).await;
+                look(&shared, &mut connection, &turns).await;
             }
             for keys in conversations.chunks(MAX_TURNS) {
-                let latest = persist(&shared, || store::latest_turns(&shared.engine, keys)).await;
-                shared.posted(&latest);
+                shared.posted(&latest_turns(&shared, keys).await);
             }
         }
     }
 }
 
-async fn look(shared: &Arc<Shared>, turns: &[Arc<Followed>]) {
-    let wanted: Vec<Wanted> = turns.iter().map(|turn| turn.leave_line()).collect();
+async fn look(shared: &Arc<Shared>, connection: &mut OwnConnection, turns: &[Arc<Followed>]) {
+    turns.iter().for_each(|turn| turn.leave_line());
+    let unknown: Vec<&Arc<Followed>> = turns.iter().filter(|turn| turn.is_unknown()).collect();
+    if !unknown.is_empty() {
+        let wanted: Vec<Wanted> = unknown.iter().map(|turn| turn.wanted()).collect();
+        let tails = tails(shared, &wanted).await;
+        unknown.iter().zip(tails).for_each(|(turn, tail)| turn.begin(tail));
+    }
+    let wanted: Vec<Wanted> = turns.iter().map(|turn| turn.wanted()).collect();
     let limit = (ROWS / wanted.len()).clamp(16, 256);
-    let rows = persist(shared, || store::read(&shared.engine, &wanted, limit as i64)).await;
+    let rows = next_events(shared, connection, &wanted, limit as i64).await;
     shared.reads.fetch_add(1, Ordering::Relaxed);
     let mut found: Vec<Vec<Event>> = Vec::new();
     found.resize_with(turns.len(), Vec::new);
@@ -98,38 +107,89 @@ fn evict(shared: &Shared) {
     }
 }
 
-/// Asks until the database answers; meanwhile the hub says that it is in trouble.
-async fn persist<T, F>(shared: &Shared, ask: impl Fn() -> F) -> T
-where
-    F: Future<Output = Result<T>>,
-{
-    let mut backoff = Duration::from_millis(20);
-    loop {
+/// Asks again and again until the database answers; meanwhile the hub says that it is in trouble.
+struct Asking<'a> {
+    shared: &'a Shared,
+    backoff: Duration,
+}
+
+impl<'a> Asking<'a> {
+    fn new(shared: &'a Shared) -> Self {
+        Self { shared, backoff: Duration::from_millis(20) }
+    }
+
+    /// One try. Without an answer it waits a while before the next.
+    async fn once<T>(&mut self, ask: impl Future<Output = Result<T>>) -> Option<T> {
         let started = Instant::now();
-        let error = match tokio::time::timeout(PATIENCE, ask()).await {
+        let error = match tokio::time::timeout(PATIENCE, ask).await {
             Ok(Ok(answer)) => {
-                shared.out_of_trouble();
-                return answer;
+                self.shared.out_of_trouble();
+                return Some(answer);
             }
             Ok(Err(error)) => error,
             Err(_) => Error::internal("no answer within 5 s"),
         };
-        if shared.in_trouble(started) {
+        if self.shared.in_trouble(started) {
             tracing::warn!(%error, source = ?error.database(), "cannot read events; trying again");
         }
-        tokio::time::sleep(backoff).await;
-        backoff = (backoff * 2).min(Duration::from_secs(1));
+        tokio::time::sleep(self.backoff).await;
+        self.backoff = (self.backoff * 2).min(Duration::from_secs(1));
+        None
+    }
+}
+
+async fn next_events(
+    shared: &Shared,
+    connection: &mut OwnConnection,
+    wanted: &[Wanted],
+    limit: i64,
+) -> Vec<(usize, Event)> {
+    let mut asking = Asking::new(shared);
+    loop {
+        let ask = async {
+            let mut engine = connection.take().await?;
+            let rows = store::read(&mut engine, wanted, limit).await?;
+            connection.keep(engine);
+            Ok(rows)
+        };
+        if let Some(rows) = asking.once(ask).await {
+            return rows;
+        }
+    }
+}
+
+async fn tails(shared: &Shared, wanted: &[Wanted]) -> Vec<i64> {
+    let mut asking = Asking::new(shared);
+    loop {
+        if let Some(tails) = asking.once(store::tails(&shared.engine, wanted)).await {
+            return tails;
+        }
+    }
+}
+
+async fn latest_turns(
+    shared: &Shared,
+    keys: &[(TenantId, ConversationId)],
+) -> Vec<(TenantId, ConversationId, i64)> {
+    let mut asking = Asking::new(shared);
+    loop {
+        if let Some(latest) = asking.once(store::latest_turns(&shared.engine, keys)).await {
+            return latest;
+        }
     }
 }
 
 /// All events after `begin` that were read before, at most [`CHUNK_ROWS`]. Shared by all who wait for it.
 pub(super) async fn chunk(shared: Arc<Shared>, followed: Arc<Followed>, begin: i64) -> Chunk {
-    let wanted =
-        [Wanted { tenant: followed.tenant, turn: followed.turn, after: begin, not_beyond_tail: false }];
-    let rows = {
-        let _permit = shared.catch_up.acquire().await;
-        persist(&shared, || store::read(&shared.engine, &wanted, CHUNK_ROWS)).await
+    let wanted = [Wanted { tenant: followed.tenant, turn: followed.turn, after: begin }];
+    let mut asking = Asking::new(&shared);
+    let permit = shared.catch_up.acquire().await;
+    let rows = loop {
+        if let Some(rows) = asking.once(store::read(&shared.engine, &wanted, CHUNK_ROWS)).await {
+            break rows;
+        }
     };
+    drop(permit);
     shared.reads.fetch_add(1, Ordering::Relaxed);
     followed.extend_back(
         begin,

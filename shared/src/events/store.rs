@@ -2,7 +2,7 @@
 
 use std::{str::FromStr, sync::Arc};
 
-use sqlx::{PgConnection, PgPool};
+use sqlx::{PgConnection, PgExecutor, PgPool};
 use uuid::Uuid;
 
 use super::log::{OpenTurn, Row};
@@ -50,7 +50,10 @@ fn columns(leases: impl Iterator<Item = Lease>) -> (Vec<Uuid>, Vec<Uuid>, Vec<Uu
 /// Appends rows of many turns. The share lock fences: a WHERE would let a paused statement commit after a takeover,
 /// the lock makes the takeover wait for it or drops the turn from it. Answers the turns (by position from 1) whose
 /// lease held and that nobody had locked, and whether cancel was asked.
-pub(super) async fn append(engine: &PgPool, batch: &[(Arc<OpenTurn>, Vec<Row>)]) -> Result<Vec<(i64, bool)>> {
+pub(super) async fn append(
+    engine: &mut PgConnection,
+    batch: &[(Arc<OpenTurn>, Vec<Row>)],
+) -> Result<Vec<(i64, bool)>> {
     let (tenants, turns, tokens) = columns(batch.iter().map(|(turn, _)| turn.lease));
     let rows: usize = batch.iter().map(|(_, rows)| rows.len()).sum();
     let (mut positions, mut seqs) = (Vec::with_capacity(rows), Vec::with_capacity(rows));
@@ -111,32 +114,41 @@ pub(super) struct Wanted {
     pub(super) turn: TurnId,
     /// Events after this id.
     pub(super) after: i64,
-    /// Start no later than at the log's last event, whatever `after` says.
-    pub(super) not_beyond_tail: bool,
+}
+
+/// Tenants and turns as columns, and the least and the greatest turn: bounds that Postgres can see before it looks at
+/// any row, so that it leaves the other days' partitions alone.
+fn wanted_columns(wanted: &[Wanted]) -> (Vec<Uuid>, Vec<Uuid>, Uuid, Uuid) {
+    let tenants = wanted.iter().map(|wanted| wanted.tenant.0).collect();
+    let turns: Vec<Uuid> = wanted.iter().map(|wanted| wanted.turn.0).collect();
+    let least = turns.iter().min().copied().unwrap_or_default();
+    let greatest = turns.iter().max().copied().unwrap_or_default();
+    (tenants, turns, least, greatest)
 }
 
 /// The next events of many turns, at most `limit` of each, with the position (from 0) of what they answer.
-pub(super) async fn read(engine: &PgPool, wanted: &[Wanted], limit: i64) -> Result<Vec<(usize, Event)>> {
-    let tenants: Vec<Uuid> = wanted.iter().map(|wanted| wanted.tenant.0).collect();
-    let turns: Vec<Uuid> = wanted.iter().map(|wanted| wanted.turn.0).collect();
+pub(super) async fn read(
+    engine: impl PgExecutor<'_>,
+    wanted: &[Wanted],
+    limit: i64,
+) -> Result<Vec<(usize, Event)>> {
+    let (tenants, turns, least, greatest) = wanted_columns(wanted);
     let afters: Vec<i64> = wanted.iter().map(|wanted| wanted.after).collect();
-    let probes: Vec<bool> = wanted.iter().map(|wanted| wanted.not_beyond_tail).collect();
+    // The rows of a turn come in the order of its lateral read.
     let rows: Vec<(i64, i64, String, String)> = sqlx::query_as(
         "select w.n, e.seq, e.kind, e.data \
-         from unnest($1::uuid[], $2::uuid[], $3::int8[], $4::bool[]) with ordinality w(tenant_id, turn_id, after, probe, n) \
+         from unnest($1::uuid[], $2::uuid[], $3::int8[]) with ordinality w(tenant_id, turn_id, after, n) \
          cross join lateral ( \
            select seq, kind, data from turn_events \
-           where tenant_id = w.tenant_id and turn_id = w.turn_id \
-             and seq > case when not w.probe then w.after else least(w.after, ( \
-               select max(seq) - 1 from turn_events where tenant_id = w.tenant_id and turn_id = w.turn_id)) end \
-           order by seq limit $5) e \
-         order by w.n, e.seq",
+           where tenant_id = w.tenant_id and turn_id = w.turn_id and turn_id between $5 and $6 and seq > w.after \
+           order by seq limit $4) e",
     )
     .bind(tenants)
     .bind(turns)
     .bind(afters)
-    .bind(probes)
     .bind(limit)
+    .bind(least)
+    .bind(greatest)
     .fetch_all(engine)
     .await?;
     let event = |(position, seq, kind, data): (i64, i64, String, String)| {
@@ -145,6 +157,25 @@ pub(super) async fn read(engine: &PgPool, wanted: &[Wanted], limit: i64) -> Resu
         Some((usize::try_from(position - 1).ok()?, Event::new(seq, kind, data)))
     };
     Ok(rows.into_iter().filter_map(event).collect())
+}
+
+/// Ids of the last events of turns, in their order; 0 where there is none.
+pub(super) async fn tails(engine: &PgPool, wanted: &[Wanted]) -> Result<Vec<i64>> {
+    let (tenants, turns, least, greatest) = wanted_columns(wanted);
+    let tails = sqlx::query_scalar(
+        "select coalesce(( \
+           select max(seq) from turn_events \
+           where tenant_id = w.tenant_id and turn_id = w.turn_id and turn_id between $3 and $4), 0) \
+         from unnest($1::uuid[], $2::uuid[]) with ordinality w(tenant_id, turn_id, n) \
+         order by w.n",
+    )
+    .bind(tenants)
+    .bind(turns)
+    .bind(least)
+    .bind(greatest)
+    .fetch_all(engine)
+    .await?;
+    Ok(tails)
 }
 
 /// The latest turn number of each conversation that has one.

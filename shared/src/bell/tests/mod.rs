@@ -1,5 +1,4 @@
 //! The bell over a real Postgres.
-#![expect(clippy::unwrap_used, reason = "tests")]
 
 pub(crate) mod store;
 

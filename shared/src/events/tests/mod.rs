@@ -1,5 +1,4 @@
 //! The event log over a real Postgres: what is appended is what is followed, whatever happens in between.
-#![expect(clippy::unwrap_used, reason = "tests")]
 
 mod appending;
 mod following;
