@@ -74,7 +74,12 @@ pub(super) async fn cut_everybody(admin: &PgPool) -> Result<u64, sqlx::Error> {
     Ok(done.rows_affected())
 }
 
-pub(super) async fn set_policy(admin: &PgPool, tenant: TenantId, tool: &str, policy: &str) -> Result<(), sqlx::Error> {
+pub(super) async fn set_policy(
+    admin: &PgPool,
+    tenant: TenantId,
+    tool: &str,
+    policy: &str,
+) -> Result<(), sqlx::Error> {
     sqlx::query(
         "insert into tool_policies (tenant_id, tool, policy) values ($1, $2, $3)
          on conflict (tenant_id, tool) do update set policy = excluded.policy",

@@ -32,7 +32,11 @@ const LOG: &[(i64, &str, &str)] = &[
     (2, "token", "{\"text\":\"lost\"}"),
     (4097, "resumed", "{\"discardAfter\":\"1.1\"}"),
     (4098, "tool_call", "{\"id\":\"c1\",\"tool\":\"add_task\",\"args\":{}}"),
-    (4099, "tool_result", "{\"id\":\"c1\",\"tool\":\"add_task\",\"cacheHit\":false,\"elapsedMs\":1,\"isError\":false}"),
+    (
+        4099,
+        "tool_result",
+        "{\"id\":\"c1\",\"tool\":\"add_task\",\"cacheHit\":false,\"elapsedMs\":1,\"isError\":false}",
+    ),
     (4100, "token", "{\"text\":\"done\"}"),
     (4101, "done", "{\"status\":\"succeeded\",\"tokens\":{\"input\":5,\"output\":2}}"),
 ];
@@ -137,7 +141,8 @@ fn ledger() -> Ledger {
 }
 
 fn rules(picture: &Picture, ledger: &Ledger) -> Vec<u8> {
-    let mut rules: Vec<u8> = Oracle::judge(picture, ledger, &expected()).iter().map(|found| found.rule).collect();
+    let mut rules: Vec<u8> =
+        Oracle::judge(picture, ledger, &expected()).iter().map(|found| found.rule).collect();
     rules.dedup();
     rules
 }
@@ -254,7 +259,8 @@ fn tokens_that_nobody_reported_are_found() {
 #[test]
 fn too_little_progress_is_found() {
     wrong(8, |picture| picture.turns[0].state = "dead".to_owned());
-    let found = Oracle::judge(&right(), &ledger(), &Expectations { takeovers_at_most: Some(0), ..expected() });
+    let found =
+        Oracle::judge(&right(), &ledger(), &Expectations { takeovers_at_most: Some(0), ..expected() });
     assert!(found.iter().any(|found| found.rule == 8), "{found:?}");
 }
 

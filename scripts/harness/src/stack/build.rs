@@ -10,9 +10,7 @@ use shared::{
 };
 
 use super::{Stack, Tenant};
-use crate::{
-    client::Ledger, database::Database, fakes::model::FakeModel, folder::Folder, proxy::Proxy,
-};
+use crate::{client::Ledger, database::Database, fakes::model::FakeModel, folder::Folder, proxy::Proxy};
 
 /// Which model the workers talk to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

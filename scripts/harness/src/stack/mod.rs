@@ -102,7 +102,8 @@ impl Stack {
     /// # Errors
     /// It does not start.
     pub async fn start_worker(&mut self, more: &[(&str, &str)]) -> Result<usize> {
-        let variables = self.variables_for(matches!(self.through, Some(Through::Workers | Through::All)), more)?;
+        let variables =
+            self.variables_for(matches!(self.through, Some(Through::Workers | Through::All)), more)?;
         let name = format!("worker-{}", self.started);
         self.started += 1;
         let node = if self.in_process {
@@ -119,7 +120,8 @@ impl Stack {
     /// # Errors
     /// It does not start.
     pub async fn start_api(&mut self, more: &[(&str, &str)]) -> Result<usize> {
-        let variables = self.variables_for(matches!(self.through, Some(Through::Apis | Through::All)), more)?;
+        let variables =
+            self.variables_for(matches!(self.through, Some(Through::Apis | Through::All)), more)?;
         let name = format!("api-{}", self.started);
         self.started += 1;
         let node = if self.in_process {
@@ -140,8 +142,10 @@ impl Stack {
     pub async fn restart_api(&mut self, index: usize) -> Result<()> {
         let base = self.apis[index].base.clone();
         let port = base.rsplit(':').next().context("a base has a port")?.to_owned();
-        let variables = self
-            .variables_for(matches!(self.through, Some(Through::Apis | Through::All)), &[("APP_PORT", &port)])?;
+        let variables = self.variables_for(
+            matches!(self.through, Some(Through::Apis | Through::All)),
+            &[("APP_PORT", &port)],
+        )?;
         let name = format!("api-{}", self.started);
         self.started += 1;
         self.apis[index] = ApiNode::process(&name, &variables, self.folder.path())?;
@@ -174,7 +178,8 @@ impl Stack {
     pub async fn runner_of(&self, job: &str, within: Duration) -> Result<usize> {
         let state = self.database.until(job, within, |turn| turn.state == "running").await?;
         let pid = state.pid.context("a running turn has a process")?;
-        self.worker_with_pid(pid).with_context(|| format!("the turn runs in process {pid}, which is none of ours"))
+        self.worker_with_pid(pid)
+            .with_context(|| format!("the turn runs in process {pid}, which is none of ours"))
     }
 
     /// What the model stand-in reported.
@@ -182,7 +187,9 @@ impl Stack {
     pub fn provider_log(&self) -> Option<ProviderLog> {
         let model = self.model.as_ref()?;
         let complete = model.served().into_iter().filter(|served| served.outcome == Outcome::Complete);
-        Some(ProviderLog { reported: complete.map(|served| (served.usage.input, served.usage.output)).collect() })
+        Some(ProviderLog {
+            reported: complete.map(|served| (served.usage.input, served.usage.output)).collect(),
+        })
     }
 
     /// Judges the run, everything having gone well.

@@ -54,7 +54,8 @@ impl ApiNode {
         let http = reqwest::Client::new();
         let deadline = tokio::time::Instant::now() + within;
         loop {
-            let asked = http.get(format!("{}/readyz", self.base)).timeout(Duration::from_secs(2)).send().await;
+            let asked =
+                http.get(format!("{}/readyz", self.base)).timeout(Duration::from_secs(2)).send().await;
             let last = match asked {
                 Ok(answer) if answer.status().is_success() => return Ok(()),
                 Ok(answer) => answer.status().to_string(),
@@ -65,7 +66,11 @@ impl ApiNode {
                 Runs::Here(_) => false,
             };
             if ended || tokio::time::Instant::now() > deadline {
-                bail!("the api at {} is not ready: {last}\n{}", self.base, self.process_log().unwrap_or_default());
+                bail!(
+                    "the api at {} is not ready: {last}\n{}",
+                    self.base,
+                    self.process_log().unwrap_or_default()
+                );
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }

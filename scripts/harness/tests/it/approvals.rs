@@ -31,7 +31,11 @@ async fn an_approved_call_runs() -> Result<()> {
         stack.database.set_policy(stack.tenants[0].id, "add_task", "ask").await?;
         let (posted, call) = parked(&client).await?;
         ensure_eq!(stack.database.count("items_task").await?, 0, "tasks before the approval");
-        ensure_eq!(client.decide(&posted.job, "no-such-call", "approve").await?.status, 404, "an unknown call");
+        ensure_eq!(
+            client.decide(&posted.job, "no-such-call", "approve").await?.status,
+            404,
+            "an unknown call"
+        );
         ensure_eq!(client.decide(&posted.job, &call, "perhaps").await?.status, 422, "an unknown decision");
         let answer = client.decide(&posted.job, &call, "approve").await?;
         ensure!(matches!(answer.status, 200 | 202), "{} {}", answer.status, answer.body);

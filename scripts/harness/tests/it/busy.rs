@@ -22,7 +22,8 @@ async fn turns_of_a_conversation_run_in_their_order() -> Result<()> {
         for job in &jobs {
             client.until(job, &["succeeded"], SOON).await?;
         }
-        let asked: Vec<String> = stack.model().received().iter().map(|request| request.last_user.clone()).collect();
+        let asked: Vec<String> =
+            stack.model().received().iter().map(|request| request.last_user.clone()).collect();
         for (number, text) in asked.iter().enumerate() {
             ensure!(text.contains(&format!("number {number}")), "request {number} was {text:?}");
         }
@@ -54,7 +55,8 @@ async fn interrupt_cancels_the_running_turn_and_runs() -> Result<()> {
         let client = stack.client(0);
         let first = client.accept(&Chat::new("[[gate:never]]")).await?;
         ensure!(stack.model().gate("never").reached(1, SOON).await, "the model was not asked");
-        let second = client.accept(&Chat::new("now this").session(&first.session).on_busy("interrupt")).await?;
+        let second =
+            client.accept(&Chat::new("now this").session(&first.session).on_busy("interrupt")).await?;
         client.until(&first.job, &["cancelled"], SOON).await?;
         client.until(&second.job, &["succeeded"], SOON).await?;
         stack.check_as(Expectations { succeeded: 0.5, ..Default::default() }).await
@@ -71,7 +73,11 @@ async fn a_parked_turn_keeps_its_place_unless_it_is_interrupted() -> Result<()> 
         client.until(&first.job, &["awaiting_approval"], SOON).await?;
         let second = client.accept(&Chat::new("two").session(&first.session)).await?;
         let warnings = second.answer.json()["meta"]["warnings"].clone();
-        ensure!(warnings.as_array().is_some_and(|list| !list.is_empty()), "no warning: {}", second.answer.body);
+        ensure!(
+            warnings.as_array().is_some_and(|list| !list.is_empty()),
+            "no warning: {}",
+            second.answer.body
+        );
         ensure_eq!(client.job(&second.job).await?["status"], "queued", "the turn behind a parked one");
         let third = client.accept(&Chat::new("three").session(&first.session).on_busy("interrupt")).await?;
         for job in [&first.job, &second.job, &third.job] {

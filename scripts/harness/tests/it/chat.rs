@@ -89,7 +89,10 @@ async fn waiting_answers_the_reply_with_its_meta() -> Result<()> {
         ensure_eq!(meta["cacheHit"], false, "meta.cacheHit");
         ensure_eq!(meta["cacheTtlRemaining"], Value::Null, "meta.cacheTtlRemaining");
         for name in ["input", "output", "used"] {
-            ensure!(meta["tokens"][name].as_i64().is_some_and(|count| count > 0), "meta.tokens.{name}: {meta}");
+            ensure!(
+                meta["tokens"][name].as_i64().is_some_and(|count| count > 0),
+                "meta.tokens.{name}: {meta}"
+            );
         }
         ensure!(meta["durationMs"].as_i64().is_some(), "meta.durationMs: {meta}");
         ensure!(meta["requestId"].as_str().is_some_and(|id| !id.is_empty()), "meta.requestId: {meta}");

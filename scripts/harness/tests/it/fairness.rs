@@ -35,7 +35,9 @@ async fn a_tenant_runs_no_more_turns_at_once_than_it_may() -> Result<()> {
         let client = stack.client(0);
         let jobs = try_join_all((0..10).map(|number| {
             let client = client.clone();
-            async move { client.accept(&Chat::new(&format!("{number} [[gate:all]]"))).await.map(|posted| posted.job) }
+            async move {
+                client.accept(&Chat::new(&format!("{number} [[gate:all]]"))).await.map(|posted| posted.job)
+            }
         }))
         .await?;
         let gate = stack.model().gate("all");

@@ -35,7 +35,13 @@ async fn of_every_kind_of_write_of_a_worker() -> Result<()> {
     run(processes().proxy(Through::Workers), async |stack| {
         let client = stack.client(0);
         let bases = stack.bases();
-        for statement in ["commit", "insert into turn_events", "set state = 'running'", "insert into turn_steps", "update turns"] {
+        for statement in [
+            "commit",
+            "insert into turn_events",
+            "set state = 'running'",
+            "insert into turn_steps",
+            "update turns",
+        ] {
             let before = stack.proxy().lost();
             stack.proxy().lose_replies_to(statement, 2);
             crowd(&[client.clone()], &bases, 2, 2, busy_text, Duration::from_secs(20)).await?;
@@ -52,7 +58,9 @@ async fn a_worker_that_cannot_reach_postgres_loses_its_turns_and_writes_nothing_
     run(processes().workers(0).proxy(Through::Workers), async |stack| {
         let cut_off = stack.start_worker(&[]).await?;
         let client = stack.client(0);
-        let posted = client.accept(&Chat::new("[[tool:add_task {\"title\":\"one\"}]][[tokens:30]][[delay:50]]")).await?;
+        let posted = client
+            .accept(&Chat::new("[[tool:add_task {\"title\":\"one\"}]][[tokens:30]][[delay:50]]"))
+            .await?;
         stack.database.until(&posted.job, SOON, |turn| turn.tokens > 3).await?;
         stack.proxy().mode(Mode::BlackHole);
         // The other one reaches it directly.
@@ -60,7 +68,12 @@ async fn a_worker_that_cannot_reach_postgres_loses_its_turns_and_writes_nothing_
         let engine = stack.database.engine_url.clone();
         let owner = stack.database.owner_url.clone();
         stack
-            .start_worker(&[("DB_URL", &url), ("DB_ENGINE_URL", &engine), ("DB_LISTEN_URL", &engine), ("DB_OWNER_URL", &owner)])
+            .start_worker(&[
+                ("DB_URL", &url),
+                ("DB_ENGINE_URL", &engine),
+                ("DB_LISTEN_URL", &engine),
+                ("DB_OWNER_URL", &owner),
+            ])
             .await?;
         client.until(&posted.job, &["succeeded"], SOON).await?;
         stack.proxy().mode(Mode::Pass);

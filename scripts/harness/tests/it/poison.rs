@@ -44,7 +44,9 @@ async fn a_poison_turn_dies_and_its_neighbours_live() -> Result<()> {
         let transcript = client.follow(&poison.job).to_done().await?;
         ensure!(transcript.kinds().ends_with(&["error", "done"]), "{:?}", transcript.kinds());
         ensure_eq!(transcript.done().unwrap()["status"], "dead", "done");
-        stack.check_as(Expectations { succeeded: 6.0 / 7.0, takeovers_at_least: 3, ..Expectations::default() }).await
+        stack
+            .check_as(Expectations { succeeded: 6.0 / 7.0, takeovers_at_least: 3, ..Expectations::default() })
+            .await
     })
     .await
 }

@@ -21,8 +21,9 @@ async fn a_reader_at_a_byte_a_second_slows_nobody() -> Result<()> {
                 slow.connect_once().await.is_err()
             }
         });
-        let strolling =
-            tokio::spawn(client.follow(&posted.job).pace(Pace::Slow(512, Duration::from_millis(1))).to_done());
+        let strolling = tokio::spawn(
+            client.follow(&posted.job).pace(Pace::Slow(512, Duration::from_millis(1))).to_done(),
+        );
         let before = Instant::now();
         stack.model().gate("go").release();
         let quick = client.follow(&posted.job).to_done().await?;
@@ -49,7 +50,8 @@ async fn two_thousand_readers_reconnect_at_once() -> Result<()> {
         let deadline = tokio::time::Instant::now() + SOON;
         loop {
             let metrics = client.get("/metrics").await?.body;
-            let streams = metrics.lines().find_map(|line| line.strip_prefix("sse_streams ")?.parse::<f64>().ok());
+            let streams =
+                metrics.lines().find_map(|line| line.strip_prefix("sse_streams ")?.parse::<f64>().ok());
             #[expect(clippy::cast_precision_loss, reason = "thousands")]
             if streams.is_some_and(|streams| streams >= readers as f64) {
                 break;

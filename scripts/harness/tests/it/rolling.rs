@@ -17,7 +17,9 @@ async fn a_rolling_restart_loses_nothing() -> Result<()> {
         let client = stack.client(0);
         let bases = stack.bases();
         let serving =
-            tokio::spawn(async move { crowd(&[client], &bases, 8, 4, busy_text, Duration::from_secs(40)).await });
+            tokio::spawn(
+                async move { crowd(&[client], &bases, 8, 4, busy_text, Duration::from_secs(40)).await },
+            );
         let started = tokio::time::Instant::now();
         while stack.ledger.accepted().len() < 8 {
             ensure!(started.elapsed() < SOON, "the load does not start");
@@ -50,7 +52,10 @@ async fn a_long_turn_is_handed_over() -> Result<()> {
         ensure!(handed.elapsed() < Duration::from_secs(6), "it took {:?}", handed.elapsed());
         ensure!(transcript.kinds().contains(&"resumed"), "{:?}", transcript.kinds());
         let job = client.job(&posted.job).await?;
-        ensure!(job["attempts"].as_i64().is_some_and(|attempts| attempts <= 1), "a hand-over used an attempt: {job}");
+        ensure!(
+            job["attempts"].as_i64().is_some_and(|attempts| attempts <= 1),
+            "a hand-over used an attempt: {job}"
+        );
         stack.check_as(Expectations { takeovers_at_most: Some(0), ..Expectations::default() }).await
     })
     .await

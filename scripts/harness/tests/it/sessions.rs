@@ -24,8 +24,9 @@ async fn a_session_is_made_listed_changed_and_deleted() -> Result<()> {
         let listed = client.get("/sessions").await?;
         ensure!(listed.body.contains(&id), "{}", listed.body);
         let path = format!("/sessions/{id}");
-        let patched =
-            client.send(client.request("PATCH", &path).json(&json!({"activeNotionWorkspace": "w-1"}))).await?;
+        let patched = client
+            .send(client.request("PATCH", &path).json(&json!({"activeNotionWorkspace": "w-1"})))
+            .await?;
         ensure_eq!(patched.status, 200, "{}", patched.body);
         ensure_eq!(patched.json()["activeNotionWorkspace"], "w-1", "{}", patched.body);
         ensure_eq!(stack.client(1).get(&path).await?.status, 404, "another tenant's");

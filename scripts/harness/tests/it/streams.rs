@@ -21,7 +21,8 @@ async fn a_stream_cut_at_every_event_is_the_uninterrupted_one() -> Result<()> {
         let posted = client.accept(&Chat::new(&busy_text(0, 0))).await?;
         // Live: one that is never cut, one that is cut after every event, some that are cut at random.
         let mut random = StdRng::seed_from_u64(7);
-        let mut readers = vec![client.follow(&posted.job), client.follow(&posted.job).over(&bases).cut_when(|_| true)];
+        let mut readers =
+            vec![client.follow(&posted.job), client.follow(&posted.job).over(&bases).cut_when(|_| true)];
         for _ in 0..6 {
             let mut own = StdRng::seed_from_u64(random.random());
             let mut order = bases.clone();
@@ -70,8 +71,9 @@ async fn a_session_stream_that_follows_carries_turn_after_turn() -> Result<()> {
         let client = stack.client(0);
         let bases = stack.bases();
         let first = client.accept(&Chat::new("one [[gate:go]]")).await?;
-        let three_done =
-            |frames: &[harness::client::Frame]| frames.iter().filter(|frame| frame.event == "done").count() == 3;
+        let three_done = |frames: &[harness::client::Frame]| {
+            frames.iter().filter(|frame| frame.event == "done").count() == 3
+        };
         let whole = tokio::spawn(client.follow_session(&first.session, true).until(three_done));
         let mut random = StdRng::seed_from_u64(11);
         let cut = tokio::spawn(
@@ -109,7 +111,11 @@ async fn the_answers_that_are_no_streams() -> Result<()> {
             let answer = client.get(&format!("{path}?lastEventId={wrong}")).await?;
             ensure_eq!(answer.status, 400, "lastEventId={wrong}: {}", answer.body);
         }
-        ensure_eq!(client.get(&format!("/jobs/{}/events", uuid::Uuid::now_v7())).await?.status, 404, "unknown");
+        ensure_eq!(
+            client.get(&format!("/jobs/{}/events", uuid::Uuid::now_v7())).await?.status,
+            404,
+            "unknown"
+        );
         stack.check().await?;
         stack.database.age(&posted.job, 25).await?;
         let gone = client.get(&path).await?;
@@ -169,7 +175,8 @@ async fn an_event_arrives_when_it_is_written() -> Result<()> {
     run(here(), async |stack| {
         let client = stack.client(0);
         let posted = client.accept(&Chat::new("[[tokens:10]][[gate:go]]")).await?;
-        let five = |frames: &[harness::client::Frame]| frames.iter().filter(|f| f.event == "token").count() == 5;
+        let five =
+            |frames: &[harness::client::Frame]| frames.iter().filter(|f| f.event == "token").count() == 5;
         // Half of the reply is to be seen while the model is still held.
         client.follow(&posted.job).within(Duration::from_secs(3)).until(five).await?;
         let before = Instant::now();

@@ -52,7 +52,8 @@ async fn a_proxy_lets_a_commit_happen_and_loses_its_reply() -> Result<()> {
 
     let mut connection = PgConnection::connect_with(&options).await?;
     proxy.mode(Mode::BlackHole);
-    let silent = tokio::time::timeout(Duration::from_millis(200), sqlx::query(insert).execute(&mut connection)).await;
+    let silent =
+        tokio::time::timeout(Duration::from_millis(200), sqlx::query(insert).execute(&mut connection)).await;
     ensure!(silent.is_err(), "an answer came out of the black hole");
     proxy.mode(Mode::Pass);
     let mut connection = PgConnection::connect_with(&options).await?;

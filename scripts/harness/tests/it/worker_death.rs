@@ -23,7 +23,8 @@ async fn dies_at(failpoint: &'static str) -> Result<()> {
         let bases = stack.bases();
         let posted = client.accept(&Chat::new(&busy_text(0, 0))).await?;
         let whole = tokio::spawn(client.follow(&posted.job).over(&bases).within(SOON).to_done());
-        let cut = tokio::spawn(client.follow(&posted.job).over(&bases).within(SOON).cut_when(|_| true).to_done());
+        let cut =
+            tokio::spawn(client.follow(&posted.job).over(&bases).within(SOON).cut_when(|_| true).to_done());
         let status = stack.workers[doomed].real().wait(Duration::from_secs(8)).await?;
         ensure!(!status.success(), "the worker ended by itself with {status}");
         let died = Instant::now();

@@ -1,7 +1,7 @@
 //! What the fake did: every request, how it ended, and the gates that hold streams open.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{HashMap, HashSet, VecDeque},
     sync::{Mutex, PoisonError},
     time::Duration,
 };
@@ -10,6 +10,9 @@ use shared::model::Usage;
 use tokio::sync::watch;
 
 use super::ReceivedRequest;
+
+/// As many requests as are kept whole; a soak would fill the memory with the rest.
+const MAX_KEPT: usize = 2000;
 
 /// How a request ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -53,7 +56,7 @@ impl Default for GateState {
 #[derive(Debug, Default)]
 pub(super) struct Record {
     served: Mutex<Vec<Served>>,
-    requests: Mutex<Vec<ReceivedRequest>>,
+    requests: Mutex<VecDeque<ReceivedRequest>>,
     seen: Mutex<HashSet<(String, usize)>>,
     gates: Mutex<HashMap<String, GateState>>,
     changed: watch::Sender<u64>,
@@ -73,7 +76,11 @@ impl Record {
     }
 
     pub(super) fn keep(&self, request: &ReceivedRequest) {
-        lock(&self.requests).push(request.clone());
+        let mut requests = lock(&self.requests);
+        if requests.len() == MAX_KEPT {
+            requests.pop_front();
+        }
+        requests.push_back(request.clone());
     }
 
     pub(super) fn update(&self, number: u64, outcome: Outcome, usage: Option<Usage>) {
@@ -90,7 +97,7 @@ impl Record {
     }
 
     pub(super) fn requests(&self) -> Vec<ReceivedRequest> {
-        lock(&self.requests).clone()
+        lock(&self.requests).iter().cloned().collect()
     }
 
     /// Whether this message and round was asked about before; it is from now on.

@@ -100,7 +100,7 @@ impl FakeModel {
         self.shared.record.gate(name)
     }
 
-    /// All requests so far.
+    /// The newest 2 000 requests.
     pub fn received(&self) -> Vec<ReceivedRequest> {
         self.shared.record.requests()
     }
