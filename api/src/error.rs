@@ -137,3 +137,62 @@ pub(crate) async fn no_method() -> Failure {
         "the route does not have this method; the Allow header lists its methods",
     ))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_taxonomy_is_the_contracts() {
+        let mut lines = Vec::new();
+        for code in Code::ALL.iter().filter(|code| **code != Code::Malformed) {
+            let error = Error::new(*code, "");
+            lines.push(format!("{} {} {}", status(&error).as_u16(), code.as_str(), error.origin.as_str()));
+        }
+        for how in [
+            Invalid::Unreadable,
+            Invalid::Unacceptable,
+            Invalid::Method,
+            Invalid::TooLarge,
+            Invalid::MediaType,
+        ] {
+            let error = Error::invalid(how, "");
+            lines.push(format!("{} {} {how:?}", status(&error).as_u16(), error.code.as_str()));
+        }
+        lines.sort();
+        insta::assert_snapshot!(lines.join("\n"), @r"
+        400 APP-4XX-VALIDATION Unreadable
+        401 APP-401-AUTH app
+        403 APP-403-FORBIDDEN app
+        404 APP-404-NOT-FOUND app
+        405 APP-4XX-VALIDATION Method
+        409 APP-409-CONFLICT app
+        410 APP-410-GONE app
+        412 APP-412-PRECONDITION app
+        413 APP-4XX-VALIDATION TooLarge
+        415 APP-4XX-VALIDATION MediaType
+        422 APP-4XX-VALIDATION Unacceptable
+        422 MODEL-BUDGET model
+        429 APP-429-RATE app
+        429 MODEL-RATE model
+        500 APP-5XX app
+        502 MCP-BAD-REQUEST mcp
+        502 MODEL-REJECTED model
+        503 MCP-UNAVAILABLE mcp
+        503 MODEL-UNAVAILABLE model
+        504 MCP-TIMEOUT mcp
+        504 MODEL-TIMEOUT model
+        ");
+    }
+
+    #[test]
+    fn a_body_keeps_causes_to_itself() {
+        let error =
+            Error::internal("the password is hunter2").with_detail("jobId", "j").with_detail("error", "mine");
+        let text = body(&error, "r1").to_string();
+        assert_eq!(
+            text,
+            r#"{"error":"APP-5XX","jobId":"j","message":"an internal error; the log has it under this request id","origin":"app","requestId":"r1"}"#
+        );
+    }
+}

@@ -16,6 +16,7 @@ use shared::{
 
 use crate::{
     error::{Failure, unreadable},
+    object::Object,
     state::App,
 };
 
@@ -72,7 +73,7 @@ fn is_json(headers: &HeaderMap) -> bool {
 fn parse<T: DeserializeOwned>(body: &Bytes) -> Result<Json<T>, Failure> {
     // axum names the field by its path, such as `messages[0].role`.
     match axum::Json::from_bytes(body) {
-        Ok(axum::Json(value)) => Ok(Json(value)),
+        Ok(axum::Json(Object(value))) => Ok(Json(value)),
         Err(rejection @ JsonRejection::JsonDataError(_)) => {
             Err(Error::unacceptable(without_prefix(&rejection.body_text())).into())
         }

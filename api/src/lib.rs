@@ -8,6 +8,7 @@ mod error;
 mod extract;
 mod headers;
 mod metrics;
+mod object;
 mod openapi;
 mod request;
 mod router;

@@ -1,59 +1,187 @@
-//! What `/metrics` shows [O4]. Counters of this process come from the `metrics` recorder; figures that belong to the
-//! whole deployment (the queue, turns by how they ended) are read from the database at each scrape.
+//! What `/metrics` shows [O4]. What this process counted comes from the `metrics` recorder. What belongs to the whole
+//! deployment, the queues and how turns ended, is read from the database at each scrape: turns that ended since the
+//! scrape before are added up, so a scrape never reads more than what is new.
 
-use std::sync::OnceLock;
+use std::{
+    fmt::Write as _,
+    sync::OnceLock,
+    time::{Duration, Instant},
+};
 
+use chrono::{DateTime, TimeDelta, Utc};
 use metrics_exporter_prometheus::{BuildError, PrometheusBuilder, PrometheusHandle};
+use shared::{
+    error::Result,
+    turns::{
+        Status,
+        figures::{self, DURATION_BOUNDS, EndedTurns, QueueFigures},
+    },
+};
 use sqlx::PgPool;
+use tokio::sync::Mutex;
 
 use crate::state::App;
 
 /// The recorder is global to a process, and tests start several servers in one.
 static RECORDER: OnceLock<PrometheusHandle> = OnceLock::new();
+/// How long the database may take; a scrape goes without its figures then.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// A turn's end is written before it is committed, so the newest ones may not be visible yet.
+const SETTLING: TimeDelta = TimeDelta::seconds(5);
+const ENDS: [Status; 4] = [Status::Succeeded, Status::Failed, Status::Cancelled, Status::Dead];
 
-/// The recorder's reading end.
+/// The figures of a process.
 pub(crate) struct Metrics {
     recorder: PrometheusHandle,
+    started: Instant,
+    turns: Mutex<Turns>,
+}
+
+/// Turns that ended since this process started, over all processes.
+#[derive(Default)]
+struct Turns {
+    counted_until: Option<DateTime<Utc>>,
+    by_status: [i64; ENDS.len()],
+    by_duration: [i64; DURATION_BOUNDS.len() + 1],
+    seconds: f64,
 }
 
 impl Metrics {
     /// Installs the recorder, unless this process has one.
     pub(crate) fn start() -> Result<Self, BuildError> {
-        if let Some(recorder) = RECORDER.get() {
-            return Ok(Self { recorder: recorder.clone() });
-        }
-        let recorder = match PrometheusBuilder::new().install_recorder() {
-            Ok(recorder) => RECORDER.get_or_init(|| recorder).clone(),
-            // Another server of this process was faster.
-            Err(error) => RECORDER.get().cloned().ok_or(error)?,
+        let recorder = match RECORDER.get() {
+            Some(recorder) => recorder.clone(),
+            None => match PrometheusBuilder::new().install_recorder() {
+                Ok(recorder) => RECORDER.get_or_init(|| recorder).clone(),
+                // Another server of this process was faster.
+                Err(error) => RECORDER.get().cloned().ok_or(error)?,
+            },
         };
-        describe();
-        Ok(Self { recorder })
+        metrics::describe_counter!(
+            "errors_total",
+            "Requests that were answered with an error, by origin and code."
+        );
+        metrics::describe_gauge!("sse_streams", "Open event streams of this process.");
+        metrics::describe_gauge!(
+            "db_pool_connections",
+            "Database connections of this process, by pool and state."
+        );
+        Ok(Self { recorder, started: Instant::now(), turns: Mutex::default() })
     }
 
     /// The text of a scrape.
-    pub(crate) fn render(&self, app: &App) -> String {
+    pub(crate) async fn scrape(&self, app: &App) -> String {
         pool("app", app.tenants.app());
         pool("engine", &app.engine);
         self.recorder.run_upkeep();
-        self.recorder.render()
+        let mut text = self.recorder.render();
+        match tokio::time::timeout(PATIENCE, self.of_all(&app.engine)).await {
+            Ok(Ok(figures)) => text.push_str(&figures),
+            Ok(Err(error)) => {
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "a scrape goes without the database's figures"
+                );
+            }
+            Err(_) => tracing::warn!("the database took too long; a scrape goes without its figures"),
+        }
+        text
+    }
+
+    async fn of_all(&self, engine: &PgPool) -> Result<String> {
+        let (now, queues) = figures::queues(engine).await?;
+        let mut turns = self.turns.lock().await;
+        let uptime = TimeDelta::from_std(self.started.elapsed()).unwrap_or_default();
+        let after = turns.counted_until.unwrap_or(now - uptime - SETTLING);
+        let until = (now - SETTLING).max(after);
+        let ended = figures::ended(engine, after, until).await?;
+        turns.counted_until = Some(until);
+        ended.iter().for_each(|ended| turns.add(ended));
+        let mut text = String::new();
+        // Writing to a String cannot fail.
+        let _ = queue_lines(&mut text, &queues).and_then(|()| turns.lines(&mut text));
+        Ok(text)
     }
 }
 
-fn describe() {
-    metrics::describe_counter!(
-        "errors_total",
-        "Requests that were answered with an error, by origin and code."
-    );
-    metrics::describe_gauge!("sse_streams", "Open event streams of this process.");
-    metrics::describe_gauge!(
-        "db_pool_connections",
-        "Database connections of this process, by pool and state."
-    );
+impl Turns {
+    fn add(&mut self, ended: &EndedTurns) {
+        if let Some(place) = ENDS.iter().position(|status| *status == ended.status) {
+            self.by_status[place] += ended.count;
+        }
+        if let Some(count) = self.by_duration.get_mut(ended.class) {
+            *count += ended.count;
+        }
+        self.seconds += ended.seconds;
+    }
+
+    fn lines(&self, text: &mut String) -> std::fmt::Result {
+        writeln!(text, "# HELP turns_total Turns that ended since this process started, on all workers.")?;
+        writeln!(text, "# TYPE turns_total counter")?;
+        for (status, count) in ENDS.iter().zip(self.by_status) {
+            writeln!(text, "turns_total{{status=\"{}\"}} {count}", status.as_str())?;
+        }
+        writeln!(text, "# HELP turn_duration_seconds From a turn's acceptance to its end.")?;
+        writeln!(text, "# TYPE turn_duration_seconds histogram")?;
+        let mut sum = 0;
+        for (bound, count) in DURATION_BOUNDS.iter().zip(self.by_duration) {
+            sum += count;
+            writeln!(text, "turn_duration_seconds_bucket{{le=\"{bound}\"}} {sum}")?;
+        }
+        let count: i64 = self.by_duration.iter().sum();
+        writeln!(text, "turn_duration_seconds_bucket{{le=\"+Inf\"}} {count}")?;
+        writeln!(text, "turn_duration_seconds_sum {}", self.seconds)?;
+        writeln!(text, "turn_duration_seconds_count {count}")
+    }
+}
+
+fn queue_lines(text: &mut String, queues: &[QueueFigures]) -> std::fmt::Result {
+    writeln!(text, "# HELP queue_depth What waits in a queue and is due.\n# TYPE queue_depth gauge")?;
+    for queue in queues {
+        writeln!(text, "queue_depth{{queue=\"{}\"}} {}", queue.queue, queue.depth)?;
+    }
+    writeln!(text, "# HELP queue_oldest_seconds How long the oldest of it has waited.")?;
+    writeln!(text, "# TYPE queue_oldest_seconds gauge")?;
+    for queue in queues {
+        writeln!(text, "queue_oldest_seconds{{queue=\"{}\"}} {}", queue.queue, queue.oldest_seconds)?;
+    }
+    Ok(())
 }
 
 fn pool(name: &'static str, pool: &PgPool) {
-    let (all, idle) = (f64::from(pool.size()), pool.num_idle() as f64);
-    metrics::gauge!("db_pool_connections", "pool" => name, "state" => "idle").set(idle);
-    metrics::gauge!("db_pool_connections", "pool" => name, "state" => "used").set((all - idle).max(0.0));
+    let all = pool.size();
+    let idle = u32::try_from(pool.num_idle()).unwrap_or(all);
+    metrics::gauge!("db_pool_connections", "pool" => name, "state" => "idle").set(f64::from(idle));
+    metrics::gauge!("db_pool_connections", "pool" => name, "state" => "used")
+        .set(f64::from(all.saturating_sub(idle)));
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    #[test]
+    fn durations_add_up() {
+        let mut turns = Turns::default();
+        for (status, class, count, seconds) in
+            [(Status::Succeeded, 0, 3, 0.1), (Status::Dead, 12, 1, 900.0), (Status::Succeeded, 4, 2, 1.5)]
+        {
+            turns.add(&EndedTurns { status, class, count, seconds });
+        }
+        let mut text = String::new();
+        turns.lines(&mut text).unwrap();
+        for line in [
+            "turns_total{status=\"succeeded\"} 5",
+            "turns_total{status=\"dead\"} 1",
+            "turn_duration_seconds_bucket{le=\"0.05\"} 3",
+            "turn_duration_seconds_bucket{le=\"1\"} 5",
+            "turn_duration_seconds_bucket{le=\"600\"} 5",
+            "turn_duration_seconds_bucket{le=\"+Inf\"} 6",
+            "turn_duration_seconds_sum 901.6",
+            "turn_duration_seconds_count 6",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
+        }
+    }
 }

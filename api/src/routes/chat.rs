@@ -26,6 +26,7 @@ use crate::{
     error::{Answer, Failure},
     extract::{Json, Parameters, RequestId},
     headers,
+    object::Object,
     state::App,
 };
 
@@ -39,8 +40,8 @@ const MOST_MESSAGES: usize = 1000;
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(crate) struct PostChat {
     /// The last one is the user's. Earlier ones are only accepted when the turn opens a conversation.
-    #[schema(min_items = 1, max_items = 1000)]
-    messages: Vec<Message>,
+    #[schema(min_items = 1, max_items = 1000, value_type = Vec<Message>)]
+    messages: Vec<Object<Message>>,
     /// The session's token; without one the turn opens a conversation.
     #[serde(default, serialize_with = "exposed")]
     #[schema(value_type = Option<String>)]
@@ -182,7 +183,7 @@ fn new_turn(body: PostChat, query: &ChatQuery, headers: &HeaderMap, request_id: 
         Busy::Reject => OnBusy::Reject,
         Busy::Interrupt => OnBusy::Interrupt,
     };
-    let messages = body.messages.into_iter().map(|message| NewMessage {
+    let messages = body.messages.into_iter().map(|Object(message)| NewMessage {
         role: match message.role {
             Role::User => MessageRole::User,
             Role::Assistant => MessageRole::Assistant,
@@ -202,7 +203,7 @@ fn new_turn(body: PostChat, query: &ChatQuery, headers: &HeaderMap, request_id: 
 
 fn check(body: &PostChat) -> Result<(), Error> {
     let count = body.messages.len();
-    let Some(last) = body.messages.last() else {
+    let Some(Object(last)) = body.messages.last() else {
         return Err(Error::unacceptable("messages: at least one message is required"));
     };
     if count > MOST_MESSAGES {
@@ -214,7 +215,7 @@ fn check(body: &PostChat) -> Result<(), Error> {
             count - 1
         )));
     }
-    for (index, message) in body.messages.iter().enumerate() {
+    for (index, Object(message)) in body.messages.iter().enumerate() {
         if message.content.trim().is_empty() {
             return Err(Error::unacceptable(format!("messages[{index}].content: must not be empty")));
         }

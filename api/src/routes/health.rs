@@ -70,5 +70,5 @@ pub(crate) async fn readyz(State(app): State<App>) -> (StatusCode, Json<Readines
     responses((status = 200, description = "Prometheus text format", body = String, content_type = "text/plain"))
 )]
 pub(crate) async fn metrics(State(app): State<App>) -> ([(header::HeaderName, &'static str); 1], String) {
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], app.metrics.render(&app))
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], app.metrics.scrape(&app).await)
 }

@@ -21,6 +21,7 @@ mod approvals;
 mod attempts;
 mod cancel;
 mod ending;
+pub mod figures;
 mod history;
 mod journal;
 mod post;

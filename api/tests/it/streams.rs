@@ -1,0 +1,224 @@
+//! Event streams without a worker: a turn's log is `queued`, then the end that cancelling writes.
+
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use http::{Method, StatusCode};
+use serde_json::json;
+
+use crate::app::{MEMBER, TestApp, say};
+
+/// An open stream and what came so far.
+struct Reader {
+    response: futures::stream::BoxStream<'static, Result<bytes::Bytes, reqwest::Error>>,
+    text: String,
+    ended: bool,
+}
+
+impl Reader {
+    async fn open(app: &TestApp, path: &str, last: Option<&str>) -> Self {
+        let mut request = app.request(Method::GET, path).header("X-API-Key", MEMBER);
+        if let Some(last) = last {
+            request = request.header("Last-Event-ID", last);
+        }
+        let response = request.send().await.unwrap();
+        assert_eq!(response.status(), StatusCode::OK);
+        assert_eq!(response.headers()["content-type"], "text/event-stream");
+        assert_eq!(response.headers()["cache-control"], "no-cache");
+        assert_eq!(response.headers()["x-accel-buffering"], "no");
+        Self { response: response.bytes_stream().boxed(), text: String::new(), ended: false }
+    }
+
+    /// Reads until the text is there, or to the end when there is none to wait for.
+    async fn until(&mut self, wanted: Option<&str>) -> &str {
+        let reading = async {
+            while !wanted.is_some_and(|wanted| self.text.contains(wanted)) {
+                match self.response.next().await {
+                    Some(bytes) => self.text.push_str(std::str::from_utf8(&bytes.unwrap()).unwrap()),
+                    None => {
+                        self.ended = true;
+                        break;
+                    }
+                }
+            }
+        };
+        let in_time = tokio::time::timeout(Duration::from_secs(15), reading).await.is_ok();
+        assert!(in_time, "{wanted:?} did not come; there is {:?}", self.text);
+        &self.text
+    }
+
+    /// The events of the whole stream as (id, kind), without the lines about retrying.
+    async fn events(mut self) -> Vec<(String, String)> {
+        self.until(None).await;
+        ids(&self.text)
+    }
+}
+
+fn ids(text: &str) -> Vec<(String, String)> {
+    let mut lines = text.lines();
+    let mut events = Vec::new();
+    while let Some(line) = lines.next() {
+        if let Some(id) = line.strip_prefix("id: ") {
+            let kind = lines.next().and_then(|line| line.strip_prefix("event: ")).unwrap();
+            assert!(lines.next().unwrap().starts_with("data: {"));
+            assert_eq!(lines.next(), Some(""));
+            events.push((id.to_owned(), kind.to_owned()));
+        } else {
+            assert!(line.is_empty() || line.starts_with("retry: ") || line == ":keepalive", "{line:?}");
+        }
+    }
+    events
+}
+
+fn event(id: &str, kind: &str) -> (String, String) {
+    (id.to_owned(), kind.to_owned())
+}
+
+async fn cancel(app: &TestApp, turn: &serde_json::Value) {
+    let cancelled = app.post(MEMBER, turn["links"]["cancel"].as_str().unwrap(), &json!({})).await;
+    assert_eq!(cancelled.json()["status"], "cancelled");
+}
+
+async fn again(app: &TestApp, turn: &serde_json::Value) -> serde_json::Value {
+    let mut body = say("again");
+    body["session"] = turn["session"].clone();
+    app.post(MEMBER, "/chat", &body).await.json()
+}
+
+#[tokio::test]
+async fn a_jobs_stream_begins_at_the_start_and_ends_with_done() {
+    let app = TestApp::start().await;
+    let turn = app.chat(MEMBER).await;
+    let events = turn["links"]["events"].as_str().unwrap();
+    let mut reader = Reader::open(&app, events, None).await;
+    let start = reader.until(Some("event: queued")).await;
+    let retry = start.strip_prefix("retry: ").and_then(|rest| rest.split('\n').next()?.parse::<u64>().ok());
+    assert!(retry.is_some_and(|ms| (1000..=5000).contains(&ms)), "{start:?}");
+    cancel(&app, &turn).await;
+    assert_eq!(reader.events().await, [event("1.1", "queued"), event("1.2", "done")]);
+    // Late: the same, from the table.
+    let late = Reader::open(&app, events, None).await;
+    assert_eq!(late.events().await, [event("1.1", "queued"), event("1.2", "done")]);
+    let rest = Reader::open(&app, events, Some("1.1")).await;
+    assert_eq!(rest.events().await, [event("1.2", "done")]);
+    let rest = Reader::open(&app, &format!("{events}?lastEventId=1.1"), None).await;
+    assert_eq!(rest.events().await, [event("1.2", "done")]);
+    // Past the end: stop.
+    let past = app.request(Method::GET, events).header("X-API-Key", MEMBER).header("Last-Event-ID", "1.2");
+    assert_eq!(app.send(past).await.status, StatusCode::NO_CONTENT);
+    // The header is newer than the parameter that a browser's EventSource keeps repeating.
+    let past = app.request(Method::GET, &format!("{events}?lastEventId=1.1")).header("X-API-Key", MEMBER);
+    assert_eq!(app.send(past.header("Last-Event-ID", "1.2")).await.status, StatusCode::NO_CONTENT);
+}
+
+#[tokio::test]
+async fn a_wrong_last_event_id_is_refused() {
+    let app = TestApp::start().await;
+    let turn = app.chat(MEMBER).await;
+    let job = turn["links"]["events"].as_str().unwrap();
+    let session = turn["links"]["stream"].as_str().unwrap();
+    for (path, id) in [
+        (job, "x"),
+        (job, "1"),
+        (job, "1.-1"),
+        (job, "2.1"),
+        (job, "1.1 "),
+        (session, "9.1"),
+        (session, "a.b"),
+    ] {
+        let request = app
+            .request(Method::GET, path)
+            .header("X-API-Key", MEMBER)
+            .header("Last-Event-ID", format!("{id}~"));
+        app.send(request).await.is_error(400, "APP-4XX-VALIDATION");
+        let separator = if path.contains('?') { '&' } else { '?' };
+        let id = id.replace(' ', "%20");
+        app.get(MEMBER, &format!("{path}{separator}lastEventId={id}"))
+            .await
+            .is_error(400, "APP-4XX-VALIDATION");
+    }
+    for path in ["/chat/stream", "/chat/stream?session=x&follow=perhaps"] {
+        app.get(MEMBER, path).await.is_error(400, "APP-4XX-VALIDATION");
+    }
+    app.get(MEMBER, "/chat/stream?session=x").await.is_error(404, "APP-404-NOT-FOUND");
+}
+
+#[tokio::test]
+async fn a_turn_that_ended_a_day_ago_is_gone() {
+    let app = TestApp::start().await;
+    let turn = app.chat(MEMBER).await;
+    cancel(&app, &turn).await;
+    app.execute("update turns set finished_at = clock_timestamp() - interval '24 hours 1 second'").await;
+    app.get(MEMBER, turn["links"]["events"].as_str().unwrap()).await.is_error(410, "APP-410-GONE");
+}
+
+#[tokio::test]
+async fn a_sessions_stream_carries_the_running_or_next_turn() {
+    let app = TestApp::start().await;
+    let turn = app.chat(MEMBER).await;
+    let stream = turn["links"]["stream"].as_str().unwrap();
+    let mut running = Reader::open(&app, stream, None).await;
+    running.until(Some("event: queued")).await;
+    cancel(&app, &turn).await;
+    assert_eq!(running.events().await, [event("1.1", "queued"), event("1.2", "done")]);
+    // A browser comes back by itself, and is told to stop.
+    let past = app.request(Method::GET, stream).header("X-API-Key", MEMBER).header("Last-Event-ID", "1.2");
+    assert_eq!(app.send(past).await.status, StatusCode::NO_CONTENT);
+    // Nothing runs: the next turn it is.
+    let mut next = Reader::open(&app, stream, None).await;
+    next.until(Some("retry: ")).await;
+    let second = again(&app, &turn).await;
+    next.until(Some("event: queued")).await;
+    cancel(&app, &second).await;
+    assert_eq!(next.events().await, [event("2.1", "queued"), event("2.2", "done")]);
+}
+
+#[tokio::test]
+async fn a_following_stream_goes_on_across_turns_and_resumes_within_them() {
+    let app = TestApp::start().await;
+    let first = app.chat(MEMBER).await;
+    let stream = format!("{}&follow=true", first["links"]["stream"].as_str().unwrap());
+    let mut reader = Reader::open(&app, &stream, None).await;
+    reader.until(Some("event: queued")).await;
+    cancel(&app, &first).await;
+    for _ in 0..2 {
+        let turn = again(&app, &first).await;
+        cancel(&app, &turn).await;
+    }
+    reader.until(Some("id: 3.2")).await;
+    assert!(!reader.ended);
+    let all = ids(&reader.text);
+    let expected: Vec<_> = (1..=3)
+        .flat_map(|turn| [event(&format!("{turn}.1"), "queued"), event(&format!("{turn}.2"), "done")])
+        .collect();
+    assert_eq!(all, expected);
+    for (index, (id, _)) in all.iter().enumerate().take(5) {
+        let mut resumed = Reader::open(&app, &stream, Some(id)).await;
+        resumed.until(Some("id: 3.2")).await;
+        assert_eq!(ids(&resumed.text), all[index + 1..]);
+    }
+    // Past the end of the last one, it waits for more.
+    let mut waiting = Reader::open(&app, &stream, Some("3.2")).await;
+    waiting.until(Some("retry: ")).await;
+    again(&app, &first).await;
+    waiting.until(Some("id: 4.1")).await;
+    assert_eq!(ids(&waiting.text), [event("4.1", "queued")]);
+}
+
+#[tokio::test]
+async fn silence_is_filled_and_a_stop_sends_readers_elsewhere() {
+    let app = TestApp::start_with(|config| config.stream_keepalive = Duration::from_millis(100)).await;
+    let turn = app.chat(MEMBER).await;
+    let mut job = Reader::open(&app, turn["links"]["events"].as_str().unwrap(), None).await;
+    job.until(Some(":keepalive\n\n:keepalive\n\n")).await;
+    let stream = format!("{}&follow=true", turn["links"]["stream"].as_str().unwrap());
+    let mut session = Reader::open(&app, &stream, None).await;
+    session.until(Some("event: queued")).await;
+    let TestApp { running, .. } = app;
+    tokio::time::timeout(Duration::from_secs(10), running.stop()).await.unwrap();
+    for reader in [&mut job, &mut session] {
+        let text = reader.until(None).await;
+        assert!(text.rsplit("\n\n").nth(1).is_some_and(|last| last.starts_with("retry: ")), "{text:?}");
+        assert!(!text.contains("event: done"));
+    }
+}
