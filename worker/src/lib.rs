@@ -49,6 +49,7 @@ pub struct Extras {
 pub struct Running {
     stopping: CancellationToken,
     killed: CancellationToken,
+    hasten: CancellationToken,
     done: JoinHandle<()>,
 }
 
@@ -69,8 +70,14 @@ impl Running {
     }
 
     /// Waits until the worker has ended by itself; a solo one does.
-    pub async fn ended(self) {
-        let _ = self.done.await;
+    pub async fn ended(&mut self) {
+        let _ = (&mut self.done).await;
+    }
+
+    /// Stops at once, handing over what runs.
+    pub async fn hand_over(self) {
+        self.hasten.cancel();
+        self.stop().await;
     }
 }
 
@@ -115,7 +122,8 @@ pub async fn start(config: Config, extras: Extras) -> anyhow::Result<Running> {
         Contact::new(config.turn_lease),
     ));
 
-    let (stopping, killed) = (CancellationToken::new(), CancellationToken::new());
+    let (stopping, killed, hasten) =
+        (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
     let role = Role {
         concurrency: if extras.solo { 1 } else { config.worker_concurrency },
         solo: extras.solo,
@@ -124,7 +132,9 @@ pub async fn start(config: Config, extras: Extras) -> anyhow::Result<Running> {
         drain: config.drain,
         host: hostname(),
     };
-    let supervisor = Supervisor::start(Arc::clone(&engine), role, stopping.clone(), killed.clone()).await?;
+    let supervisor =
+        Supervisor::start(Arc::clone(&engine), role, stopping.clone(), killed.clone(), hasten.clone())
+            .await?;
     let spawn = |work: futures::future::BoxFuture<'static, ()>| {
         tokio::spawn(killed.clone().run_until_cancelled_owned(work));
     };
@@ -148,7 +158,7 @@ pub async fn start(config: Config, extras: Extras) -> anyhow::Result<Running> {
         spawn(Box::pin(schedule::tick(engine_pool, maintenance.unwrap_or_default(), stopping.clone())));
     }
     tracing::info!(models = ?engine.models.iter().map(|model| model.id().to_string()).collect::<Vec<_>>(), "the worker is ready");
-    Ok(Running { stopping, killed, done: tokio::spawn(supervisor.run()) })
+    Ok(Running { stopping, killed, hasten, done: tokio::spawn(supervisor.run()) })
 }
 
 /// Turns bells into claims. The queue's own tickets are collected a moment later, in batches.

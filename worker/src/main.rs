@@ -47,13 +47,23 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         () = stop() => return Ok(()),
     };
     if alone {
-        running.ended().await;
+        serve_alone(running, stop()).await;
         return Ok(());
     }
     stop().await;
     tracing::info!("stopping: no more claims; running turns finish or are handed over");
     running.stop().await;
+    solo::stop();
     Ok(())
+}
+
+/// Until its one turn has ended, or until somebody wants this process to end first.
+async fn serve_alone(mut running: worker::Running, told: impl Future<Output = ()>) {
+    tokio::select! {
+        () = running.ended() => {}
+        () = told => running.hand_over().await,
+        () = solo::parent_is_gone() => running.hand_over().await,
+    }
 }
 
 /// Waits for a database that is not up yet, as it is when everything starts at once.

@@ -56,6 +56,8 @@ pub(crate) struct Supervisor {
     stopping: CancellationToken,
     /// Everything at once and without a word, as kill -9 would.
     killed: CancellationToken,
+    /// Hand over without waiting for turns to finish.
+    hasten: CancellationToken,
 }
 
 impl Supervisor {
@@ -64,6 +66,7 @@ impl Supervisor {
         role: Role,
         stopping: CancellationToken,
         killed: CancellationToken,
+        hasten: CancellationToken,
     ) -> Result<Arc<Self>, Error> {
         let process = engine.turns.register_process(&role.host).await?;
         Ok(Arc::new(Self {
@@ -74,6 +77,7 @@ impl Supervisor {
             changed: Notify::new(),
             stopping,
             killed,
+            hasten,
         }))
     }
 
@@ -279,16 +283,17 @@ impl Supervisor {
             if left == 0 {
                 return;
             }
-            if !told && Instant::now() >= deadline {
+            if !told && (Instant::now() >= deadline || self.hasten.is_cancelled()) {
                 tracing::info!(turns = left, "handing over the turns that are still running");
                 for (_, signals) in self.running().values() {
                     signals.hand_over.cancel();
                 }
                 told = true;
             }
-            let until = if told { deadline + Duration::from_secs(10) } else { deadline };
+            let until = if told { Instant::now().max(deadline) + Duration::from_secs(10) } else { deadline };
             tokio::select! {
                 () = self.changed.notified() => {}
+                () = self.hasten.cancelled(), if !told => {}
                 () = tokio::time::sleep_until(until) => {
                     if told {
                         tracing::error!(turns = left, "turns could not be handed over in time; others take them over");
