@@ -45,6 +45,7 @@ fn described() -> (Router<App>, OpenApi) {
             routes::sessions::patch_session,
             routes::sessions::delete_session
         ))
+        .routes(routes!(routes::tools::list_tools))
         .routes(routes!(routes::usage::get_usage))
         .routes(routes!(routes::admin::list_policies))
         .routes(routes!(routes::admin::get_policy, routes::admin::put_policy, routes::admin::delete_policy))

@@ -70,6 +70,7 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
         last_accessed: LastAccessed::start(engine.clone(), config.session_idle_days, draining.clone()),
         turns,
         hub,
+        tools: shared::workspace::tools(),
         callers: Callers::new(app_pool),
         metrics: Metrics::start()?,
         config,

@@ -2,7 +2,9 @@
 
 use std::{ops::Deref, sync::Arc};
 
-use shared::{config::Config, db::TenantDb, events::Hub, sessions::LastAccessed, turns::Turns};
+use shared::{
+    config::Config, db::TenantDb, events::Hub, sessions::LastAccessed, tools::ToolDef, turns::Turns,
+};
 use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 
@@ -20,6 +22,8 @@ pub(crate) struct Parts {
     pub(crate) turns: Turns,
     pub(crate) hub: Hub,
     pub(crate) last_accessed: LastAccessed,
+    /// What models can call; every worker has the same.
+    pub(crate) tools: Vec<ToolDef>,
     pub(crate) callers: Callers,
     pub(crate) metrics: Metrics,
     /// Cancelled when the process begins to stop: streams end and readiness is gone.

@@ -6,6 +6,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use shared::testing::TestDb;
+use sqlx::{AssertSqlSafe, Executor as _, SqlSafeStr as _};
+
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
 }
@@ -63,6 +66,59 @@ fn sql_lives_in_stores() {
         .map(|(name, _)| name.clone())
         .collect();
     assert_none(&broken, "SQL belongs in a store.rs");
+}
+
+/// The text of a plain string literal whose opening quote has been read, as the compiler sees it.
+fn literal(rest: &str) -> String {
+    let mut text = String::new();
+    let mut letters = rest.chars().peekable();
+    while let Some(letter) = letters.next() {
+        match letter {
+            '"' => return text,
+            '\\' => match letters.next() {
+                Some('n') => text.push('\n'),
+                Some('\n') => while letters.next_if(|letter| letter.is_whitespace()).is_some() {},
+                Some(escaped) => text.push(escaped),
+                None => break,
+            },
+            other => text.push(other),
+        }
+    }
+    panic!("a string literal does not end: {text}");
+}
+
+/// The statements that are written as one literal in a call of sqlx: (file, statement).
+fn statements() -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    for (name, text) in sources() {
+        let holds_sql = name.ends_with("/store.rs") || name == "shared/src/db.rs";
+        if !holds_sql || name.contains("/tests/") || name.starts_with("shared/src/testing") {
+            continue;
+        }
+        for call in without_tests(&text).split("sqlx::query").skip(1) {
+            let Some((head, arguments)) = call.split_once('(') else { continue };
+            let is_query = ["", "_as", "_scalar"].contains(&head.split("::<").next().unwrap());
+            if is_query && let Some(rest) = arguments.trim_start().strip_prefix('"') {
+                found.push((name.clone(), literal(rest)));
+            }
+        }
+    }
+    found
+}
+
+#[tokio::test]
+async fn every_statement_fits_the_schema() {
+    let statements = statements();
+    assert!(statements.len() > 60, "only {} statements were found", statements.len());
+    let db = TestDb::new().await;
+    let admin = db.admin();
+    let mut broken = Vec::new();
+    for (name, statement) in &statements {
+        if let Err(error) = admin.prepare(AssertSqlSafe(statement.clone()).into_sql_str()).await {
+            broken.push(format!("{name}: {error}\n  {statement}"));
+        }
+    }
+    assert_none(&broken, "a statement does not fit the migrated schema");
 }
 
 #[test]

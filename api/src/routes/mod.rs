@@ -7,4 +7,5 @@ pub(crate) mod jobs;
 pub(crate) mod meta;
 pub(crate) mod sessions;
 pub(crate) mod streams;
+pub(crate) mod tools;
 pub(crate) mod usage;

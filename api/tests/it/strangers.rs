@@ -92,12 +92,12 @@ async fn administration_is_for_admins_of_their_own_tenant() {
             } else {
                 json!({"systemPrompt": "x"})
             };
-            let place = path.replace("{tool}", "task_create");
+            let place = path.replace("{tool}", "add_task");
             app.send_json(MEMBER, method, &place, &body).await.is_error(403, "APP-403-FORBIDDEN");
         }
     }
     let deny = json!({"policy": "deny"});
-    let place = "/admin/tool-policies/task_create";
+    let place = "/admin/tool-policies/add_task";
     assert_eq!(app.send_json(ADMIN, Method::PUT, place, &deny).await.json(), deny);
     let prompt = json!({"systemPrompt": "You are\u{0} a pirate"});
     let stored = app.send_json(ADMIN, Method::PUT, "/admin/settings", &prompt).await;
@@ -105,11 +105,20 @@ async fn administration_is_for_admins_of_their_own_tenant() {
 
     assert_eq!(
         app.get(ADMIN, "/admin/tool-policies").await.json(),
-        json!({"policies": {"task_create": "deny"}})
+        json!({"policies": {"add_task": "deny"}})
     );
     assert_eq!(app.get(ADMIN, place).await.json(), deny);
     assert_eq!(app.get(FOREIGNER, "/admin/tool-policies").await.json(), json!({"policies": {}}));
     assert_eq!(app.get(FOREIGNER, "/admin/settings").await.json(), json!({"systemPrompt": null}));
+    let policy_of = |tools: Value| {
+        let tools = tools["tools"].as_array().unwrap().clone();
+        let tool = tools.iter().find(|tool| tool["name"] == "add_task").unwrap().clone();
+        assert_eq!((&tool["server"], &tool["input"]["type"]), (&json!("workspace"), &json!("object")));
+        tool["policy"].clone()
+    };
+    assert_eq!(policy_of(app.get(MEMBER, "/tools").await.json()), "deny");
+    assert_eq!(policy_of(app.get(FOREIGNER, "/tools").await.json()), "allow");
+
     let delete = app.request(Method::DELETE, place).header("X-API-Key", FOREIGNER);
     app.send(delete).await.is_error(404, "APP-404-NOT-FOUND");
 

@@ -382,7 +382,7 @@ pub(super) async fn finish(
            update user_sessions s set tokens_total = s.tokens_total + $11 + $12 from turn where s.tenant_id = $1 and s.id = $15
          ), step as (
            insert into turn_steps (tenant_id, turn_id, step, kind, view, content, provider, event_seq, finished_at)
-           select turn.tenant_id, turn.id, $16, 'model', $17, $18, $19, $20, clock_timestamp() from turn where $16 is not null
+           select turn.tenant_id, turn.id, $16::bigint, 'model', $17, $18, $19, $20, clock_timestamp() from turn where $16 is not null
          ), message as (
            insert into items (tenant_id, kind, uid, id, user_id, payload, parent_uid, ordinal, turn_id)
            select turn.tenant_id, 'chat_message', $21, $22, turn.user_id, $23, $24, $25, turn.id from turn where $26
