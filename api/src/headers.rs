@@ -103,7 +103,6 @@ fn read_event_id(text: &str) -> Option<LastEventId> {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
     use super::*;
 
     fn prefer(value: &str) -> Result<Option<u64>, ()> {

@@ -158,7 +158,6 @@ fn pool(name: &'static str, pool: &PgPool) {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
     use super::*;
 
     #[test]

@@ -179,7 +179,6 @@ impl Visit for FieldWriter {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
     use std::sync::{Arc, Mutex};
 
     use serde_json::Value;

@@ -304,7 +304,6 @@ fn result(mut turn: Turn, accepted: &Accepted) -> Answer<Response> {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
     use super::*;
 
     fn problem(body: serde_json::Value) -> String {

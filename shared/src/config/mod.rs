@@ -349,7 +349,6 @@ fn fernet_keys(reader: &mut Reader<'_>, production: bool, warnings: &mut Vec<Str
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
     use super::*;
 
     const DB: (&str, &str) = ("DB_URL", "postgresql+asyncpg://alfred_app:hunter2@127.0.0.1/alfred");
