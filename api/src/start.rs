@@ -48,7 +48,7 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
     let tenants = TenantDb::new(app_pool.clone(), counters);
 
     let listen_options = options(&config.db_listen_url, "DB_LISTEN_URL", DbRole::Engine)?;
-    let bell = Bell::start(listen_options, engine.clone(), &[Channel::Events, Channel::Turns]);
+    let bell = Bell::start(listen_options, &engine, &[Channel::Events, Channel::Turns]);
     let hub = Hub::start(engine.clone(), bell.clone());
     let first_key = config.fernet_keys.first().context("FERNET_KEY: holds no key")?;
     let sessions =

@@ -92,7 +92,7 @@ pub async fn start(config: Config, extras: Extras) -> anyhow::Result<Running> {
     let engine_pool = db::pool(engine_options.clone(), config.db_pool_max);
     let counters = Arc::new(Counters::start(db::relaxed_pool(engine_options.clone())));
     let tenants = TenantDb::new(db::pool(app, config.db_pool_max), counters);
-    let bell = Bell::start(listen, engine_pool.clone(), &[Channel::Work, Channel::Cancel]);
+    let bell = Bell::start(listen, &engine_pool, &[Channel::Work, Channel::Cancel]);
     let log = EventLog::start(engine_pool.clone(), bell.clone());
     let first_key = config.fernet_keys.first().cloned().context("FERNET_KEY")?;
     let sessions = Sessions::new(tenants.clone(), TokenKeys::new(first_key), config.session_idle_days);

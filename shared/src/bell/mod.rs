@@ -116,7 +116,7 @@ impl Bell {
     /// Starts the listening task, on a connection of its own that must not go through a transaction-mode pooler, and
     /// the ringing task, on one that it makes as the engine's pool does.
     #[must_use]
-    pub fn start(listen: PgConnectOptions, engine: PgPool, channels: &[Channel]) -> Self {
+    pub fn start(listen: PgConnectOptions, engine: &PgPool, channels: &[Channel]) -> Self {
         let shared = Arc::new(Shared {
             pending: std::sync::Mutex::default(),
             wake: Notify::new(),
@@ -124,8 +124,7 @@ impl Bell {
             heard: broadcast::channel(BACKLOG).0,
         });
         let echo = payload::echo_channel();
-        let ringing =
-            tokio::spawn(ring::run(Arc::clone(&shared), OwnConnection::like(&engine), echo.clone()));
+        let ringing = tokio::spawn(ring::run(Arc::clone(&shared), OwnConnection::like(engine), echo.clone()));
         let listening = tokio::spawn(listen::run(Arc::clone(&shared), listen, channels.to_vec(), echo));
         Self { shared, _tasks: Arc::new(Tasks([ringing, listening])) }
     }

@@ -17,7 +17,7 @@ async fn heard(hearing: &mut Hearing) -> Heard {
 
 /// A bell that is known to listen.
 async fn listening(db: &TestDb, channels: &[Channel]) -> (Bell, Hearing) {
-    let bell = Bell::start(db.listen(), db.engine.clone(), channels);
+    let bell = Bell::start(db.listen(), &db.engine, channels);
     let mut hearing = bell.subscribe();
     assert!(matches!(heard(&mut hearing).await, Heard::Reconnected));
     (bell, hearing)

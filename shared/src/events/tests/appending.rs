@@ -162,3 +162,11 @@ async fn the_end_of_the_process_ends_every_log() {
     assert!(matches!(turn.append(EventKind::Token, data::token("x")).await, Err(Stopped::Closed)));
     drop(db);
 }
+
+#[tokio::test]
+async fn a_new_database_gets_its_statistics_with_its_first_rows() {
+    let stage = Stage::new().await;
+    let _turn = stage.turn().await;
+    assert!(crate::db::measure_tables(&stage.db.engine).await.unwrap() >= 2, "turns and the day's events");
+    assert_eq!(crate::db::measure_tables(&stage.db.engine).await.unwrap(), 0);
+}

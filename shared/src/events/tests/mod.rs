@@ -29,7 +29,7 @@ impl Stage {
     async fn new() -> Self {
         let db = TestDb::new().await;
         let channels = &[Channel::Events, Channel::Turns, Channel::Cancel];
-        let bell = Bell::start(db.listen(), db.engine.clone(), channels);
+        let bell = Bell::start(db.listen(), &db.engine, channels);
         let log = EventLog::start(db.engine.clone(), bell.clone());
         let hub = Hub::start(db.engine.clone(), bell.clone());
         Self { admin: db.admin(), bell, log, hub, tenant: TenantId::generate(), db }

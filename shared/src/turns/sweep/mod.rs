@@ -37,6 +37,9 @@ impl Turns {
         if !store::try_lock(&mut guard).await? {
             return Ok(swept);
         }
+        if let Err(error) = crate::db::measure_tables(&self.engine).await {
+            tracing::debug!(%error, "tables without statistics could not be measured; autovacuum will");
+        }
         if reap {
             swept.processes_died = store::mark_dead(&self.engine, self.settings.lease).await?;
         }
