@@ -164,8 +164,8 @@ impl Process {
     #[must_use]
     pub fn log_tail(&self) -> String {
         let log = self.log();
-        let lines: Vec<&str> = log.lines().collect();
-        lines[lines.len().saturating_sub(25)..].join("\n")
+        let lines: Vec<String> = log.lines().map(|line| line.chars().take(400).collect()).collect();
+        lines[lines.len().saturating_sub(15)..].join("\n")
     }
 }
 

@@ -307,7 +307,7 @@ impl Client {
             if tokio::time::Instant::now() > deadline {
                 bail!("job {job} is not {statuses:?} after {within:?}: {last}");
             }
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            tokio::time::sleep(Duration::from_millis(40)).await;
         }
     }
 

@@ -227,7 +227,7 @@ impl Builder {
         };
         set("APP_ENV", "test");
         set("APP_PORT", "0");
-        set("LOG_LEVEL", "info");
+        set("LOG_LEVEL", "info,api::request=warn,sqlx=warn,apalis_core=warn");
         set("DB_URL", &database.app_url);
         set("DB_ENGINE_URL", &database.engine_url);
         set("DB_LISTEN_URL", &database.engine_url);

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, anyhow};
 use harness::stack::{Builder, ModelChoice, Stack};
 
 /// The longest that any single thing may take.
-pub(crate) const SOON: Duration = Duration::from_secs(15);
+pub(crate) const SOON: Duration = Duration::from_secs(20);
 
 /// Starts the stack, runs the test, and has the oracle expect that all went well unless the test judged by itself.
 pub(crate) async fn run(builder: Builder, test: impl AsyncFnOnce(&mut Stack) -> Result<()>) -> Result<()> {
