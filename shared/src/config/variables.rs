@@ -85,7 +85,7 @@ groups! {
     }
     "Tests only" {
         TURN_SWEEP = "on", "off keeps a worker from sweeping, to show that the fast paths alone are right. Needs APP_ENV=test.";
-        ALFRED_FAILPOINT = "", "A place where a worker aborts or pauses, written name[:n]=abort or name[:n]=pause:MILLISECONDS. Needs APP_ENV=test.";
+        ALFRED_FAILPOINT = "", "A place where a worker aborts, stops or pauses, written name[:n]=abort, name[:n]=stop or name[:n]=pause:MILLISECONDS. Needs APP_ENV=test.";
     }
     "Scripts only" {
         WORKERS = "2", "How many worker processes scripts/run starts.";

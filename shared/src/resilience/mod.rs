@@ -16,6 +16,8 @@ static ARMED: OnceLock<Failpoint> = OnceLock::new();
 enum Action {
     /// The process ends at once, without unwinding: what kill -9 does.
     Abort,
+    /// The kernel stops the whole process until somebody sends SIGCONT: a machine that sleeps.
+    Stop,
     /// This task stands still for that long; the process lives on.
     Pause(Duration),
 }
@@ -28,13 +30,15 @@ struct Failpoint {
     left: AtomicI64,
 }
 
-/// Arms one point of this process: `name[:n]=abort` or `name[:n]=pause:MILLISECONDS`, acting the n-th time (1).
+const FORM: &str = "is not name[:n]=abort, name[:n]=stop or name[:n]=pause:MILLISECONDS";
+
+/// Arms one point of this process: `name[:n]=abort`, `name[:n]=stop` or `name[:n]=pause:MILLISECONDS`, acting the n-th
+/// time (1).
 ///
 /// # Errors
 /// A sentence, when the text is not of that form.
 pub fn arm(text: &str) -> Result<(), String> {
-    let (place, action) =
-        text.split_once('=').ok_or("is not name[:n]=abort or name[:n]=pause:MILLISECONDS")?;
+    let (place, action) = text.split_once('=').ok_or(FORM)?;
     let (name, nth) = match place.split_once(':') {
         Some((name, nth)) => (name, nth.parse().map_err(|_| "has a count that is not a number")?),
         None => (place, 1),
@@ -44,7 +48,8 @@ pub fn arm(text: &str) -> Result<(), String> {
         Some(("pause", time)) => Action::Pause(Duration::from_millis(
             time.parse().map_err(|_| "has a pause that is not a number")?,
         )),
-        _ => return Err("is not name[:n]=abort or name[:n]=pause:MILLISECONDS".to_owned()),
+        None if action == "stop" => Action::Stop,
+        _ => return Err(FORM.to_owned()),
     };
     ARMED
         .set(Failpoint { name: name.to_owned(), action, left: AtomicI64::new(nth) })
@@ -59,6 +64,13 @@ pub async fn failpoint(name: &str) {
     }
     match armed.action {
         Action::Abort => std::process::abort(),
+        Action::Stop => {
+            // Through the `kill` program: sending a signal oneself takes unsafe code.
+            let own = std::process::id().to_string();
+            if let Err(error) = std::process::Command::new("kill").args(["-STOP", &own]).status() {
+                tracing::error!(%error, "the process could not be stopped at a failpoint");
+            }
+        }
         Action::Pause(time) => tokio::time::sleep(time).await,
     }
 }
