@@ -1,0 +1,136 @@
+//! The documents, as far as a program can read them: links lead somewhere, files and variables that are named exist.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// Words in capitals that are neither variables nor mistakes: codes of warnings, constants of the code.
+const NO_VARIABLES: &[&str] =
+    &["AWAITING_APPROVAL", "CONTEXT_NEAR_LIMIT", "MODEL_FALLBACK", "SOLO_FROM_TAKEOVERS"];
+/// What a file's path from the root begins with.
+const TOP: &[&str] = &["shared/", "api/", "worker/", "scripts/", "migrations/", "docs/", "deploy/", ".ci/"];
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+}
+
+/// Every document: its path from the root, and its text.
+fn documents() -> Vec<(PathBuf, String)> {
+    let mut found: Vec<PathBuf> =
+        ["README.md", "CHANGELOG.md", "migrations/README.md"].map(PathBuf::from).into();
+    let mut folders = vec![PathBuf::from("docs")];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(root().join(&folder)).unwrap() {
+            let path = folder.join(entry.unwrap().file_name());
+            if root().join(&path).is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "md") {
+                found.push(path);
+            }
+        }
+    }
+    assert!(found.len() > 10, "the documents were not found");
+    found.sort();
+    found.into_iter().map(|path| (path.clone(), fs::read_to_string(root().join(path)).unwrap())).collect()
+}
+
+/// The text without its blocks of code.
+fn prose(text: &str) -> String {
+    let mut inside = false;
+    let mut prose = String::new();
+    for line in text.lines() {
+        if line.starts_with("```") {
+            inside = !inside;
+        } else if !inside {
+            prose.push_str(line);
+            prose.push('\n');
+        }
+    }
+    assert!(!inside, "a block of code does not end");
+    prose
+}
+
+/// What stands between backticks.
+fn code_spans(prose: &str) -> impl Iterator<Item = &str> {
+    prose.split('`').skip(1).step_by(2)
+}
+
+fn assert_none(broken: &BTreeSet<String>, rule: &str) {
+    let list: Vec<&str> = broken.iter().map(String::as_str).collect();
+    assert!(list.is_empty(), "{rule}:\n{}", list.join("\n"));
+}
+
+#[test]
+fn links_lead_somewhere() {
+    let mut broken = BTreeSet::new();
+    for (path, text) in documents() {
+        let prose = prose(&text);
+        let targets = prose.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+        for target in targets.filter(|target| !target.contains("://") && !target.starts_with('#')) {
+            let file = target.split('#').next().unwrap();
+            if !root().join(path.parent().unwrap()).join(file).exists() {
+                broken.insert(format!("{}: {target}", path.display()));
+            }
+        }
+    }
+    assert_none(&broken, "links to nothing");
+}
+
+#[test]
+fn files_that_are_named_exist() {
+    let mut broken = BTreeSet::new();
+    let mut seen = 0;
+    for (path, text) in documents() {
+        let prose = prose(&text);
+        for word in code_spans(&prose).filter_map(|span| span.split_whitespace().next()) {
+            let name = word.trim_start_matches("./").trim_end_matches([',', ':', ';', '.']);
+            if TOP.iter().any(|top| name.starts_with(top)) {
+                seen += 1;
+                if !root().join(name).exists() {
+                    broken.insert(format!("{}: {name}", path.display()));
+                }
+            }
+        }
+    }
+    assert!(seen > 50, "only {seen} files were found in the documents");
+    assert_none(&broken, "files that do not exist");
+}
+
+#[test]
+fn variables_that_are_named_exist() {
+    let known: BTreeSet<&str> = shared::config::GROUPS
+        .iter()
+        .flat_map(|group| group.variables)
+        .map(|variable| variable.name)
+        .collect();
+    let is_letter = |letter: char| letter.is_ascii_uppercase() || letter.is_ascii_digit() || letter == '_';
+    let mut broken = BTreeSet::new();
+    for (path, text) in documents() {
+        let prose = prose(&text);
+        for word in code_spans(&prose).flat_map(|span| span.split(|letter| !is_letter(letter))) {
+            let is_name = word.contains('_') && word.starts_with(|letter: char| letter.is_ascii_uppercase());
+            if is_name && word.len() > 3 && !known.contains(word) && !NO_VARIABLES.contains(&word) {
+                broken.insert(format!("{}: {word}", path.display()));
+            }
+        }
+    }
+    assert_none(&broken, "variables that shared::config does not know");
+}
+
+#[test]
+fn every_decision_has_its_parts() {
+    let mut broken = BTreeSet::new();
+    for (path, text) in documents() {
+        if path.starts_with("docs/adr") {
+            for part in ["\n## Context\n", "\n## Decision\n", "\n## Consequences\n"] {
+                if !text.contains(part) {
+                    broken.insert(format!("{}: {}", path.display(), part.trim()));
+                }
+            }
+        }
+    }
+    assert_none(&broken, "a decision has context, decision and consequences");
+}
