@@ -19,7 +19,7 @@ async fn main() -> Result<()> {
         solo::allow(std::env::current_exe()?);
     }
     let mut terminate = signal(SignalKind::terminate())?;
-    let running =
+    let mut running =
         worker::start(config, Extras { tools: harness::fakes::outside::tools(&url), solo: alone }).await?;
     if alone {
         running.ended().await;
