@@ -1,6 +1,7 @@
 //! What tests, benches and chaos runs share: fakes of what lies beyond Alfred, clients that forget nothing, processes
 //! and clusters that can be broken at will, and the oracle that judges every run. Nothing here is part of the product.
 
+pub mod bench;
 pub mod chaos;
 pub mod client;
 pub mod database;

@@ -12,7 +12,7 @@ use std::{
 
 use axum::{
     Router,
-    extract::{DefaultBodyLimit, State},
+    extract::{DefaultBodyLimit, Path, State},
     response::{IntoResponse, Response},
     routing::post,
     serve::ListenerExt,
@@ -148,11 +148,16 @@ async fn run(listener: TcpListener, shared: Arc<Shared>) -> std::io::Result<()> 
             answer(&shared, wire, &headers, body).await
         })
     };
+    // For programs that have no handle, because the fake runs in a process of its own.
+    let release = |State(shared): State<Arc<Shared>>, Path(gate): Path<String>| async move {
+        shared.record.gate(&gate).release();
+    };
     let connections = shared.connections.clone();
     let router = Router::new()
         .route("/v1/messages", route(Wire::Anthropic))
         .route("/v1/responses", route(Wire::Responses))
         .route("/v1/chat/completions", route(Wire::Chat))
+        .route("/gates/{name}/release", post(release))
         .layer(DefaultBodyLimit::max(64 * 1024 * 1024))
         .with_state(shared);
     let listener = listener.tap_io(move |stream| {

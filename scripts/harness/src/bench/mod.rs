@@ -1,0 +1,99 @@
+//! How fast the product is and what it costs, measured beside a floor that does only the work of Postgres.
+//!
+//! Everything runs over loopback on one machine in one run, because figures of different moments do not compare. Each
+//! section prints its table when it is done; `report` keeps them for the documentation.
+
+mod client;
+mod floor;
+mod followers;
+mod idle;
+mod load;
+mod machine;
+mod one_turn;
+mod procfs;
+mod report;
+mod slow;
+mod stack;
+mod statements;
+mod statistics;
+mod storage;
+mod store;
+
+use std::{path::PathBuf, time::Duration};
+
+use anyhow::Result;
+
+pub use self::report::{Report, Table};
+use self::{floor::Floor, stack::Stack};
+
+/// What can be measured, in the order in which it is.
+pub const SECTIONS: [&str; 6] = ["turn", "load", "statements", "followers", "slow", "idle"];
+
+/// What to measure.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// Of [`SECTIONS`].
+    pub sections: Vec<String>,
+    /// Fewer samples, smaller numbers of followers.
+    pub quick: bool,
+    /// Worker processes of the stack.
+    pub workers: usize,
+    /// Keep the stack of `load` running for so long at 16 conversations, for a profiler to look at.
+    pub hold: Option<Duration>,
+    /// The checkout: where `docs/` is.
+    pub root: PathBuf,
+}
+
+impl Plan {
+    fn wants(&self, section: &str) -> bool {
+        self.sections.iter().any(|wanted| wanted == section)
+    }
+
+    /// `full`, or `quick` in a quick run.
+    fn pick<T>(&self, quick: T, full: T) -> T {
+        if self.quick { quick } else { full }
+    }
+}
+
+/// Measures; `show` is given each table as soon as it is known.
+///
+/// # Errors
+/// Something does not start, or does not answer as it must.
+pub async fn run(plan: &Plan, show: &(dyn Fn(&Table) + Sync)) -> Result<Report> {
+    let mut report = Report::new(machine::describe(&plan.root));
+    let mut stack = Stack::start(plan.workers).await?;
+    report.machine.push(("Postgres".to_owned(), store::version(&stack.admin).await?));
+    let fresh = stack.memory()?;
+    let floor = Floor::start(&stack.floor_url).await?;
+    let mut add = |table: Table| {
+        show(&table);
+        report.tables.push(table);
+    };
+    if plan.wants("turn") {
+        add(one_turn::measure(plan, &stack, &floor).await?);
+    }
+    if plan.wants("load") {
+        let before = storage::Sizes::read(&stack.admin).await?;
+        let (table, turns) = load::measure(plan, &stack, &floor).await?;
+        add(table);
+        add(storage::table(&before, &storage::Sizes::read(&stack.admin).await?, turns));
+    }
+    if let Some(length) = plan.hold {
+        load::hold(&stack, length).await?;
+    }
+    if plan.wants("statements") {
+        add(statements::measure(plan, &stack).await?);
+    }
+    floor.stop().await;
+    if plan.wants("followers") {
+        add(followers::measure(plan, &mut stack).await?);
+    }
+    if plan.wants("slow") {
+        add(slow::measure(plan, &mut stack).await?);
+    }
+    if plan.wants("idle") {
+        add(idle::measure(plan, &mut stack, &fresh).await?);
+    }
+    stack.stop().await;
+    Ok(report)
+}

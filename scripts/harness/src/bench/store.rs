@@ -1,0 +1,122 @@
+//! SQL of the measurements, as superuser: statistics of the server, sizes of tables.
+
+use std::{str::FromStr, time::Duration};
+
+use anyhow::Result;
+use shared::ids::{TenantId, TurnId};
+use sqlx::{
+    FromRow, PgPool,
+    postgres::{PgConnectOptions, PgPoolOptions},
+};
+
+pub(super) async fn connect(url: &str) -> Result<PgPool> {
+    let options = PgConnectOptions::from_str(url)?.application_name("bench");
+    let pool = PgPoolOptions::new().max_connections(2).acquire_timeout(Duration::from_secs(10));
+    Ok(pool.connect_with(options).await?)
+}
+
+/// From the server's next start on.
+pub(super) async fn load_statement_statistics(admin: &PgPool) -> Result<()> {
+    sqlx::query("alter system set shared_preload_libraries = 'pg_stat_statements'").execute(admin).await?;
+    Ok(())
+}
+
+/// Counting statements costs a little, so it is off where time is measured.
+pub(super) async fn track_statements(admin: &PgPool, on: bool) -> Result<()> {
+    sqlx::query("create extension if not exists pg_stat_statements").execute(admin).await?;
+    let setting = if on {
+        "alter system set pg_stat_statements.track = 'top'"
+    } else {
+        "alter system set pg_stat_statements.track = 'none'"
+    };
+    sqlx::query(setting).execute(admin).await?;
+    sqlx::query("select pg_reload_conf()").execute(admin).await?;
+    sqlx::query("select pg_stat_statements_reset()").execute(admin).await?;
+    Ok(())
+}
+
+pub(super) async fn make_floor_database(admin: &PgPool) -> Result<()> {
+    sqlx::query("create database floor").execute(admin).await?;
+    Ok(())
+}
+
+pub(super) async fn version(admin: &PgPool) -> Result<String> {
+    Ok(sqlx::query_scalar(
+        "select current_setting('server_version') || ', shared_buffers ' || current_setting('shared_buffers')
+                || ', fsync ' || current_setting('fsync') || ', synchronous_commit ' || current_setting('synchronous_commit')",
+    )
+    .fetch_one(admin)
+    .await?)
+}
+
+pub(super) async fn backend(admin: &PgPool) -> Result<i32> {
+    Ok(sqlx::query_scalar("select pg_backend_pid()").fetch_one(admin).await?)
+}
+
+/// Bytes of the write-ahead log so far.
+pub(super) async fn wal_position(admin: &PgPool) -> Result<i64> {
+    Ok(sqlx::query_scalar("select (pg_current_wal_lsn() - '0/0'::pg_lsn)::bigint").fetch_one(admin).await?)
+}
+
+/// A statement of the product, summed over its users.
+#[derive(Debug, Clone, FromRow)]
+pub(super) struct Statement {
+    pub(super) role: String,
+    pub(super) text: String,
+    pub(super) calls: i64,
+    /// Milliseconds in the executor.
+    pub(super) total_ms: f64,
+    pub(super) wal_bytes: i64,
+}
+
+/// All statements of the product's database since the last reset, but the measurement's own; the dearest first.
+pub(super) async fn statements(admin: &PgPool) -> Result<Vec<Statement>> {
+    Ok(sqlx::query_as(
+        "select r.rolname::text as role, s.query as text, s.calls, s.total_exec_time as total_ms, s.wal_bytes::bigint as wal_bytes
+         from pg_stat_statements s join pg_roles r on r.oid = s.userid join pg_database d on d.oid = s.dbid
+         where r.rolname <> 'postgres' and d.datname = current_database()
+         order by s.total_exec_time desc",
+    )
+    .fetch_all(admin)
+    .await?)
+}
+
+pub(super) async fn reset_statements(admin: &PgPool) -> Result<()> {
+    sqlx::query("select pg_stat_statements_reset()").execute(admin).await?;
+    Ok(())
+}
+
+/// Tables with their indexes and what is stored beside them; partitions count as their parent.
+pub(super) async fn sizes(admin: &PgPool) -> Result<Vec<(String, i64)>> {
+    Ok(sqlx::query_as(
+        "select n.nspname || '.' || coalesce(p.relname, c.relname) as name, sum(pg_total_relation_size(c.oid))::bigint
+         from pg_class c join pg_namespace n on n.oid = c.relnamespace
+         left join pg_inherits i on i.inhrelid = c.oid left join pg_class p on p.oid = i.inhparent and p.relname <> 'items'
+         where c.relkind = 'r' and n.nspname in ('public', 'apalis')
+         group by 1",
+    )
+    .fetch_all(admin)
+    .await?)
+}
+
+/// How many turns of the tenant may run at once.
+pub(super) async fn resize_slots(admin: &PgPool, tenant: TenantId, slots: i64) -> Result<()> {
+    sqlx::query("select tenant_slots_resize($1, $2)").bind(tenant).bind(slots).execute(admin).await?;
+    Ok(())
+}
+
+pub(super) async fn running_turns(admin: &PgPool) -> Result<i64> {
+    Ok(sqlx::query_scalar("select count(*) from turns where state = 'running'").fetch_one(admin).await?)
+}
+
+/// When each event of these turns was written, in microseconds since 1970, by the turn's position.
+pub(super) async fn event_times(admin: &PgPool, turns: &[TurnId]) -> Result<Vec<(i64, i64, i64, String)>> {
+    let turns: Vec<uuid::Uuid> = turns.iter().map(|turn| turn.0).collect();
+    Ok(sqlx::query_as(
+        "select w.n, e.seq, (extract(epoch from e.at) * 1000000)::bigint, e.kind
+         from unnest($1::uuid[]) with ordinality w(id, n) join turn_events e on e.turn_id = w.id",
+    )
+    .bind(turns)
+    .fetch_all(admin)
+    .await?)
+}
