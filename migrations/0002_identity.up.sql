@@ -50,6 +50,8 @@ create table tool_policies (
   constraint tool_policies_policy check (policy in ('allow', 'ask', 'deny'))
 );
 
+alter table users enable row level security;
+alter table users force row level security;
 alter table tenants enable row level security;
 alter table tenants force row level security;
 alter table memberships enable row level security;
@@ -61,6 +63,11 @@ alter table tool_policies force row level security;
 
 create policy tenants_of_app on tenants to alfred_app using (id = current_tenant()) with check (id = current_tenant() and current_is_admin());
 create policy tenants_of_engine on tenants to alfred_engine using (true) with check (true);
+-- A person sees their own row; an admin those of the tenant's members. Users belong to no tenant.
+create policy users_of_app on users for select to alfred_app
+  using (id = current_app_user()
+         or (current_is_admin() and exists (select 1 from memberships m where m.tenant_id = current_tenant() and m.user_id = users.id)));
+create policy users_of_engine on users to alfred_engine using (true) with check (true);
 create policy memberships_of_app on memberships to alfred_app
   using (tenant_id = current_tenant() and (user_id = current_app_user() or current_is_admin()))
   with check (tenant_id = current_tenant() and current_is_admin());
