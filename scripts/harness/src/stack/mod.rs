@@ -22,6 +22,9 @@ use crate::{
     proxy::Proxy,
 };
 
+/// How long an API process may take to be ready.
+const READY: Duration = Duration::from_secs(30);
+
 /// A tenant with one user and their key.
 #[derive(Debug, Clone)]
 pub struct Tenant {
@@ -131,7 +134,7 @@ impl Stack {
         };
         self.apis.push(node);
         let index = self.apis.len() - 1;
-        self.apis[index].until_ready(Duration::from_secs(15)).await?;
+        self.apis[index].until_ready(READY).await?;
         Ok(index)
     }
 
@@ -149,7 +152,7 @@ impl Stack {
         let name = format!("api-{}", self.started);
         self.started += 1;
         self.apis[index] = ApiNode::process(&name, &variables, self.folder.path())?;
-        self.apis[index].until_ready(Duration::from_secs(15)).await
+        self.apis[index].until_ready(READY).await
     }
 
     fn variables_for(&self, through_proxy: bool, more: &[(&str, &str)]) -> Result<BTreeMap<String, String>> {

@@ -55,7 +55,7 @@ impl ApiNode {
         let deadline = tokio::time::Instant::now() + within;
         loop {
             let asked =
-                http.get(format!("{}/readyz", self.base)).timeout(Duration::from_secs(2)).send().await;
+                http.get(format!("{}/readyz", self.base)).timeout(Duration::from_secs(10)).send().await;
             let last = match asked {
                 Ok(answer) if answer.status().is_success() => return Ok(()),
                 Ok(answer) => answer.status().to_string(),
