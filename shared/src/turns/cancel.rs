@@ -116,7 +116,22 @@ impl Turns {
 
 /// Ends a turn within a transaction that holds its conversation's row. None: it had ended already.
 pub(super) async fn end_unleased(tx: &mut TenantTx, turn: TurnId, ending: Ending) -> Result<Option<Ended>> {
-    let Some(held) = store::take_lease(tx, turn).await? else { return Ok(None) };
+    match store::take_lease(tx, turn).await? {
+        Some(held) => end_held(tx, held, ending).await.map(Some),
+        None => Ok(None),
+    }
+}
+
+/// The same by the turn's own holder, whose events are all in the log: there is nothing to jump over.
+pub(super) async fn end_given_up(tx: &mut TenantTx, turn: TurnId, ending: Ending) -> Result<Option<Ended>> {
+    match store::take_lease(tx, turn).await? {
+        Some(held) => end_held(tx, store::Held { was_leased: false, ..held }, ending).await.map(Some),
+        None => Ok(None),
+    }
+}
+
+async fn end_held(tx: &mut TenantTx, held: store::Held, ending: Ending) -> Result<Ended> {
+    let turn = held.id;
     let log = store::events(tx, turn).await?;
     let last = log.last().map_or(0, |event| event.seq);
     let transcript = Transcript::of(&log);
@@ -148,5 +163,5 @@ pub(super) async fn end_unleased(tx: &mut TenantTx, turn: TurnId, ending: Ending
     if let Some(ready) = next.ready_turn {
         jobs::push_turn(tx.connection(), ready).await?;
     }
-    Ok(Some(Ended { tail, ready: next.ready_turn.is_some(), freed: next.freed }))
+    Ok(Ended { tail, ready: next.ready_turn.is_some(), freed: next.freed })
 }

@@ -286,7 +286,7 @@ impl Attempt {
             kind: EventKind::ApprovalRequired,
             data: data::approval_required(&call.id, &call.tool, &call.arguments, expires_at),
         });
-        let parking = Parking { step, events: events.collect(), calls };
+        let parking = Parking { step, events: events.collect(), calls, expires_at };
         match self.engine.turns.park(&self.claimed, &parking).await {
             Ok(StepCommit::Written) => {
                 self.log.committed(first + count - 1);

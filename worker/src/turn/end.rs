@@ -21,7 +21,9 @@ impl Attempt {
     pub(super) async fn stop(mut self, stop: Stop) {
         let stop = match stop {
             Stop::Cancelled => {
-                let reason = self.claimed.cancel_reason.clone().unwrap_or_else(|| "cancelled".to_owned());
+                // Who asked and why is only in the turn's row: the bell says no more than that somebody did.
+                let asked = self.engine.turns.cancel_reason(&self.claimed).await.ok().flatten();
+                let reason = asked.unwrap_or_else(|| "cancelled".to_owned());
                 let (message, text) = (self.message().to_owned(), self.text.clone());
                 match self.finish(Ending::cancelled(&reason), None, message, text, Vec::new()).await {
                     Ok(()) => return,

@@ -140,7 +140,9 @@ impl Attempt {
             Err(Asked::Model(error)) => error.kind.as_str(),
         };
         let (used, estimated) = match (&ended, usage) {
-            (Ok(reply), _) => (reply.usage, false),
+            (Ok(reply), _) if reply.usage != Usage::default() => (reply.usage, false),
+            // A server that counts nothing.
+            (Ok(reply), _) => (with_output(Usage { input: estimate, ..Usage::default() }, &reply.text), true),
             (Err(_), Some(seen)) => (with_output(seen, self.message()), true),
             (Err(Asked::Stop(_)), None) => {
                 (with_output(Usage { input: estimate, ..Usage::default() }, self.message()), true)
@@ -150,7 +152,7 @@ impl Attempt {
         };
         self.settle(model, call, outcome, used, estimated);
         let reply = ended?;
-        self.model = Some(id.name.clone());
+        self.model = Some(id.to_string());
         if used.input * 10 > self.engine.settings.context_budget_tokens * 8 {
             let detail = format!(
                 "the last request had {} tokens, over 80 % of the context budget of {}",
@@ -190,6 +192,8 @@ impl Attempt {
 
     /// Gives a reply's calls ids of ours, unique within the conversation.
     fn number(&self, step: i64, reply: ModelReply, id: &shared::model::ModelId) -> ModelStep {
+        // Blocks with a call that gets no result are refused when they are replayed.
+        let whole = reply.calls.len() <= MAX_CALLS;
         let calls = reply.calls.into_iter().take(MAX_CALLS).enumerate().map(|(index, call)| {
             let (arguments, malformed) = match call.arguments {
                 Ok(arguments) => (Some(arguments), None),
@@ -211,7 +215,7 @@ impl Attempt {
             usage: reply.usage,
             model: id.name.clone(),
             provider: id.provider.as_str().to_owned(),
-            blocks: reply.blocks,
+            blocks: if whole { reply.blocks } else { String::new() },
         }
     }
 

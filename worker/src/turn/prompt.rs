@@ -124,8 +124,8 @@ pub(super) fn assistant(reply: &ModelStep) -> ModelMessage {
         name: wire_name(&call.tool),
         arguments: call.arguments.clone().ok_or_else(|| call.malformed.clone().unwrap_or_default()),
     });
-    let native =
-        reply.provider.parse().ok().map(|provider| NativeBlocks { provider, blocks: reply.blocks.clone() });
+    let native = reply.provider.parse().ok().filter(|_| !reply.blocks.is_empty());
+    let native = native.map(|provider| NativeBlocks { provider, blocks: reply.blocks.clone() });
     ModelMessage::Assistant { text: reply.text.clone(), calls: calls.collect(), native }
 }
 

@@ -43,12 +43,14 @@ pub(super) fn totals(picture: &Picture, found: &mut Vec<Violation>) {
             turn.input_tokens + turn.output_tokens;
         let calls = picture.calls_of(turn.id);
         let sum = |counts: &dyn Fn(&&CallRow) -> bool| {
-            calls.iter().filter(counts).fold((0, 0), |sum: (i64, i64), call| {
-                (sum.0 + call.input_tokens, sum.1 + call.output_tokens)
-            })
+            calls
+                .iter()
+                .filter(counts)
+                .fold((0, 0), |sum: (i64, i64), call| (sum.0 + call.input_tokens, sum.1 + call.output_tokens))
         };
         // Settling is not fenced: a call of a worker that lost the turn may be settled after the turn has ended.
-        let known = sum(&|call| call.settled_at <= turn.finished_at && call.settled_at.is_some() && !call.estimated);
+        let known =
+            sum(&|call| call.settled_at <= turn.finished_at && call.settled_at.is_some() && !call.estimated);
         let all = sum(&|_| true);
         let says = (turn.input_tokens, turn.output_tokens);
         if says.0 < known.0 || says.1 < known.1 || (known == all && says != all) {

@@ -158,7 +158,7 @@ impl Turns {
                 if !store::count_attempt(&mut tx, &claimed.lease).await? {
                     return Ok(false);
                 }
-                let ended = super::cancel::end_unleased(&mut tx, turn, Ending::dead(error)).await?;
+                let ended = super::cancel::end_given_up(&mut tx, turn, Ending::dead(error)).await?;
                 tx.commit().await?;
                 self.after_end(&claimed.actor, turn, ended).await;
                 Ok(true)
@@ -174,6 +174,14 @@ impl Turns {
                 Ok(held)
             }
         }
+    }
+
+    /// Why the turn is to be cancelled, in the words of whoever asked.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn cancel_reason(&self, claimed: &Claimed) -> Result<Option<String>> {
+        store::cancel_reason(&self.engine, &claimed.lease).await
     }
 
     /// How long a failed turn waits before its next attempt.

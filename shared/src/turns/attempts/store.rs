@@ -171,3 +171,14 @@ pub(super) async fn count_attempt(tx: &mut TenantTx, lease: &Lease) -> Result<bo
     .await?;
     Ok(done.rows_affected() == 1)
 }
+
+pub(super) async fn cancel_reason(engine: &PgPool, lease: &Lease) -> Result<Option<String>> {
+    let reason: Option<Option<String>> =
+        sqlx::query_scalar("select cancel_reason from turns where tenant_id = $1 and id = $2 and lease = $3")
+            .bind(lease.tenant)
+            .bind(lease.turn)
+            .bind(lease.token)
+            .fetch_optional(engine)
+            .await?;
+    Ok(reason.flatten())
+}

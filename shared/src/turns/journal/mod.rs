@@ -4,6 +4,7 @@
 mod store;
 
 pub(super) use self::store::{approvals, steps};
+use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -90,6 +91,8 @@ pub struct OpenApproval {
 pub struct Parking<'a> {
     pub step: i64,
     pub calls: Vec<&'a CallRecord>,
+    /// As the events tell people.
+    pub expires_at: DateTime<Utc>,
     pub events: Vec<NewEvent>,
 }
 
@@ -217,7 +220,7 @@ impl Turns {
             let tried = async {
                 let mut tx = self.tenants.begin(&claimed.actor).await?;
                 turn_store::lock_conversation(&mut tx, claimed.conversation).await?;
-                let held = store::park(&mut tx, claimed, parking, self.settings.approval_timeout).await?;
+                let held = store::park(&mut tx, claimed, parking).await?;
                 if !held {
                     tx.rollback().await?;
                     return Ok((false, false, false));

@@ -3,8 +3,6 @@
 //! Every write of a running turn is one statement that locks the turn's row by its lease first and writes from that
 //! row, so a lost lease writes nothing, even when this transaction was paused for longer than the lease.
 
-use std::time::Duration;
-
 use serde_json::Value;
 use sqlx::{PgPool, Row, postgres::PgRow};
 
@@ -137,12 +135,7 @@ pub(super) async fn tool_step(
     Ok(done.rows_affected() == 1)
 }
 
-pub(super) async fn park(
-    tx: &mut TenantTx,
-    claimed: &Claimed,
-    parking: &Parking<'_>,
-    timeout: Duration,
-) -> Result<bool> {
+pub(super) async fn park(tx: &mut TenantTx, claimed: &Claimed, parking: &Parking<'_>) -> Result<bool> {
     let (seqs, kinds, datas) = columns(&parking.events);
     let calls: Vec<&str> = parking.calls.iter().map(|call| call.id.as_str()).collect();
     let tools: Vec<&str> = parking.calls.iter().map(|call| call.tool.as_str()).collect();
@@ -163,7 +156,7 @@ pub(super) async fn park(
            where s.tenant_id = turn.tenant_id and s.turn_id = turn.id and s.step = $12 and s.call_id = ''
          )
          insert into approvals (tenant_id, turn_id, call_id, tool, arguments, expires_at)
-         select turn.tenant_id, turn.id, a.*, clock_timestamp() + make_interval(secs => $10)
+         select turn.tenant_id, turn.id, a.*, $10
          from turn, unnest($7::text[], $8::text[], $9::text[]) a",
     )
     .bind(claimed.lease.tenant)
@@ -175,7 +168,7 @@ pub(super) async fn park(
     .bind(&calls)
     .bind(&tools)
     .bind(&arguments)
-    .bind(timeout.as_secs_f64())
+    .bind(parking.expires_at)
     .bind(seqs.last())
     .bind(parking.step)
     .execute(tx.connection())
