@@ -106,6 +106,7 @@ impl Sessions {
             title: title.to_owned(),
             token_hash: self.keys.hash_of(id),
             idle_days: self.idle_days,
+            next_turn_no: 1,
         }
     }
 
@@ -179,6 +180,8 @@ pub(crate) struct NewSession {
     pub(crate) title: String,
     pub(crate) token_hash: [u8; 32],
     pub(crate) idle_days: i64,
+    /// The number of the conversation's next turn.
+    pub(crate) next_turn_no: i64,
 }
 
 /// The session and conversation of a token, within a transaction that posts a turn.

@@ -21,7 +21,7 @@ pub(super) async fn create(tx: &mut TenantTx, new: &NewSession) -> Result<()> {
         "with chat as (
            insert into items (tenant_id, kind, uid, id, user_id, payload) values ($1, 'chat', $4, $3, $2, $5)
          ), conversation as (
-           insert into conversations (tenant_id, id, user_id, chat_uid) values ($1, $3, $2, $4)
+           insert into conversations (tenant_id, id, user_id, chat_uid, next_turn_no) values ($1, $3, $2, $4, $9)
          )
          insert into user_sessions (tenant_id, id, user_id, token_hash, conversation_id, expires_at)
          values ($1, $6, $2, $7, $3, now() + make_interval(days => $8::int))",
@@ -34,6 +34,7 @@ pub(super) async fn create(tx: &mut TenantTx, new: &NewSession) -> Result<()> {
     .bind(new.id)
     .bind(new.token_hash.as_slice())
     .bind(new.idle_days)
+    .bind(new.next_turn_no)
     .execute(tx.connection())
     .await?;
     Ok(())

@@ -91,10 +91,8 @@ impl Turns {
         if ended.ready {
             self.bell.ring(Ring::Work);
         }
-        if ended.freed
-            && let Err(error) = self.admit_waiting(actor.tenant).await
-        {
-            tracing::warn!(turn_id = %turn, error = %error, "the second look for a slot was lost; the sweeper makes it");
+        if ended.freed {
+            self.second_look.ask(actor.tenant);
         }
     }
 

@@ -126,8 +126,8 @@ impl Turns {
         if ready {
             self.bell.ring(Ring::Work);
         }
-        if freed && let Err(error) = self.admit_waiting(claimed.actor.tenant).await {
-            tracing::warn!(turn_id = %claimed.lease.turn, error = %error, "the second look for a slot was lost; the sweeper makes it");
+        if freed {
+            self.second_look.ask(claimed.actor.tenant);
         }
         Ok(written)
     }

@@ -24,8 +24,10 @@ mod ending;
 pub mod figures;
 mod history;
 mod journal;
+mod ledger;
 mod post;
 mod reading;
+mod second_look;
 mod store;
 mod sweep;
 mod transcript;
@@ -40,7 +42,8 @@ pub use self::{
     attempts::{Claimed, Claiming, Process, Released},
     ending::{Ending, FinishedTurn, FinishedUsage},
     history::{Context, HistoryMessage, ToolCallRecord},
-    journal::{CallRecord, ModelStep, OpenApproval, Parking, Settled, StepCommit, StoredStep, ToolStep},
+    journal::{CallRecord, ModelStep, OpenApproval, Parking, StepCommit, StoredStep, ToolStep},
+    ledger::Settled,
     post::{IdempotencyKey, MessageRole, NewMessage, NewTurn, OnBusy},
     reading::StreamStart,
     sweep::Swept,
@@ -49,7 +52,6 @@ pub use self::{
 use crate::{
     bell::{Bell, Ring},
     db::TenantDb,
-    error::Result,
     events::{EventKind, Hub},
     ids::{TenantId, TurnId},
     sessions::Sessions,
@@ -100,6 +102,8 @@ pub struct Turns {
     hub: Option<Hub>,
     sessions: Sessions,
     settings: TurnSettings,
+    ledger: ledger::Ledger,
+    second_look: second_look::SecondLook,
 }
 
 impl Turns {
@@ -113,7 +117,9 @@ impl Turns {
         sessions: Sessions,
         settings: TurnSettings,
     ) -> Self {
-        Self { tenants, engine, bell, hub, sessions, settings }
+        let ledger = ledger::Ledger::start(engine.clone());
+        let second_look = second_look::SecondLook::start(tenants.clone(), engine.clone(), bell.clone());
+        Self { tenants, engine, bell, hub, sessions, settings, ledger, second_look }
     }
 
     /// Sessions of the same database.
@@ -132,28 +138,6 @@ impl Turns {
     #[must_use]
     pub fn settings(&self) -> &TurnSettings {
         &self.settings
-    }
-
-    /// The second look: gives free slots to waiting turns of a tenant, after a commit that found or left a slot free.
-    /// A lost second look is made up for by the sweeper.
-    ///
-    /// # Errors
-    /// The database's.
-    pub async fn admit_waiting(&self, tenant: TenantId) -> Result<()> {
-        if !store::has_waiting(&self.engine, tenant).await? {
-            return Ok(());
-        }
-        let actor = crate::identity::Actor::of_turn(tenant, crate::ids::UserId(uuid::Uuid::nil()));
-        let mut tx = self.tenants.begin(&actor).await?;
-        let admitted = store::admit_waiting(&mut tx).await?;
-        for turn in &admitted {
-            crate::jobs::push_turn(tx.connection(), *turn).await?;
-        }
-        tx.commit().await?;
-        if !admitted.is_empty() {
-            self.bell.ring(Ring::Work);
-        }
-        Ok(())
     }
 
     fn ring_events(&self, tenant: TenantId, turn: TurnId, tail: i64) {

@@ -225,10 +225,11 @@ impl Turns {
             }
             (None, None, Some(conversation)) => {
                 let opening = new.messages.first().map_or("", |message| message.content.as_str());
-                let made = self.sessions.new_session(conversation, &title(opening));
+                let mut made = self.sessions.new_session(conversation, &title(opening));
+                // Its first turn takes its number here.
+                made.next_turn_no = 2;
                 sessions::create(&mut tx, &made).await?;
-                let (turn_no, chat) = store::next_turn_no(&mut tx, conversation).await?;
-                (made.id, conversation, chat, turn_no, false)
+                (made.id, conversation, made.chat, 1, false)
             }
             (None, None, None) => return Err(Error::internal("a conversation id was not counted")),
         };
@@ -260,7 +261,7 @@ impl Turns {
         }
         tx.commit().await?;
 
-        self.ring_after(actor, new.id, conversation, turn_no, after).await;
+        self.ring_after(actor, conversation, turn_no, after);
         Ok(Accepted {
             turn: new.id,
             turn_no,
@@ -317,14 +318,7 @@ impl Turns {
         Ok(true)
     }
 
-    async fn ring_after(
-        &self,
-        actor: &Actor,
-        turn: TurnId,
-        conversation: ConversationId,
-        turn_no: i64,
-        after: After,
-    ) {
+    fn ring_after(&self, actor: &Actor, conversation: ConversationId, turn_no: i64, after: After) {
         if after.ready {
             self.bell.ring(Ring::Work);
         }
@@ -335,10 +329,8 @@ impl Turns {
         for (ended, tail) in &after.ended {
             self.ring_events(actor.tenant, *ended, *tail);
         }
-        if (after.waiting || !after.ended.is_empty())
-            && let Err(error) = self.admit_waiting(actor.tenant).await
-        {
-            tracing::warn!(turn_id = %turn, error = %error, "the second look for a slot was lost; the sweeper makes it");
+        if after.waiting || !after.ended.is_empty() {
+            self.second_look.ask(actor.tenant);
         }
     }
 

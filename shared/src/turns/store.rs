@@ -442,11 +442,14 @@ pub(super) async fn hand_over(
         .await?)
 }
 
-pub(super) async fn has_waiting(engine: &PgPool, tenant: TenantId) -> Result<bool> {
-    Ok(sqlx::query_scalar("select exists (select 1 from turns where tenant_id = $1 and state = 'waiting')")
-        .bind(tenant)
-        .fetch_one(engine)
-        .await?)
+/// Those of the tenants that have a turn without a slot.
+pub(super) async fn with_waiting(engine: &PgPool, tenants: &[TenantId]) -> Result<Vec<TenantId>> {
+    Ok(sqlx::query_scalar(
+        "select distinct tenant_id from turns where state = 'waiting' and tenant_id = any($1)",
+    )
+    .bind(tenants)
+    .fetch_all(engine)
+    .await?)
 }
 
 pub(super) async fn admit_waiting(tx: &mut TenantTx) -> Result<Vec<TurnId>> {

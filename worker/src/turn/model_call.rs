@@ -179,14 +179,9 @@ impl Attempt {
         // Beside the turn: what was used is used, whatever becomes of the turn.
         self.engine.tasks.spawn(async move {
             let settled = Settled { outcome, usage, estimated, cost_micros };
-            for _ in 0..20_u8 {
-                match engine.turns.settle_model_call(&claimed, call, &settled).await {
-                    Err(error) if error.is_transient() => tokio::time::sleep(Duration::from_millis(500)).await,
-                    Err(error) => return tracing::error!(error = %error, "a model call was not settled"),
-                    Ok(()) => return,
-                }
+            if let Err(error) = engine.turns.settle_model_call(&claimed, call, settled).await {
+                tracing::error!(turn_id = %claimed.lease.turn, error = %error, "a model call was not settled; its row keeps the estimate");
             }
-            tracing::error!(turn_id = %claimed.lease.turn, "a model call was not settled; its row keeps the estimate");
         });
     }
 

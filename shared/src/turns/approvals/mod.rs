@@ -93,7 +93,7 @@ impl Turns {
         store::decide(&mut tx, turn, call_id, &decided).await?;
         let ready = self.go_on(&mut tx, turn).await?;
         tx.commit().await?;
-        self.ring_decided(actor, ready).await;
+        self.ring_decided(actor, ready.as_deref());
         self.get(actor, turn).await
     }
 
@@ -116,7 +116,7 @@ impl Turns {
         store::expire(&mut tx, turn).await?;
         let ready = self.go_on(&mut tx, turn).await?;
         tx.commit().await?;
-        self.ring_decided(actor, ready).await;
+        self.ring_decided(actor, ready.as_deref());
         Ok(())
     }
 
@@ -129,14 +129,10 @@ impl Turns {
         Ok(state)
     }
 
-    async fn ring_decided(&self, actor: &Actor, state: Option<String>) {
-        match state.as_deref() {
+    fn ring_decided(&self, actor: &Actor, state: Option<&str>) {
+        match state {
             Some("ready") => self.bell.ring(Ring::Work),
-            Some(_) => {
-                if let Err(error) = self.admit_waiting(actor.tenant).await {
-                    tracing::warn!(error = %error, "the second look for a slot was lost; the sweeper makes it");
-                }
-            }
+            Some(_) => self.second_look.ask(actor.tenant),
             None => {}
         }
     }

@@ -13,7 +13,7 @@ use crate::{
     bell::Ring,
     db::TenantTx,
     error::Result,
-    ids::{ItemUid, ModelCallId, TurnId, UserId},
+    ids::{ItemUid, TurnId, UserId},
     jobs,
     model::{StopReason, Usage},
 };
@@ -240,7 +240,7 @@ impl Turns {
                         self.bell.ring(Ring::Work);
                     }
                     if freed {
-                        self.admit_waiting(claimed.actor.tenant).await?;
+                        self.second_look.ask(claimed.actor.tenant);
                     }
                     return Ok(StepCommit::Written);
                 }
@@ -255,35 +255,6 @@ impl Turns {
                 Err(error) => return Err(error),
             }
         }
-    }
-
-    /// Writes down a model call before it is sent; `input` is an estimate until the call is settled.
-    ///
-    /// # Errors
-    /// The database's.
-    pub async fn open_model_call(
-        &self,
-        claimed: &Claimed,
-        provider: &str,
-        model: &str,
-        input: i64,
-    ) -> Result<ModelCallId> {
-        let id = ModelCallId::generate();
-        store::open_call(&self.engine, claimed, id, provider, model, input).await?;
-        Ok(id)
-    }
-
-    /// Settles a model call. Not fenced: the money is spent whoever holds the turn.
-    ///
-    /// # Errors
-    /// The database's.
-    pub async fn settle_model_call(
-        &self,
-        claimed: &Claimed,
-        id: ModelCallId,
-        settled: &Settled<'_>,
-    ) -> Result<()> {
-        store::settle_call(&self.engine, claimed, id, settled).await
     }
 
     /// Makes something of a commit's outcome; none means: run the transaction again.
@@ -310,16 +281,4 @@ impl Turns {
             Err(error) => Err(error),
         }
     }
-}
-
-/// What a model call came to.
-#[derive(Debug, Clone, Copy)]
-pub struct Settled<'a> {
-    /// `ok`, or the kind of error.
-    pub outcome: &'a str,
-    /// The provider's figures, or our estimate when it gave none.
-    pub usage: Usage,
-    /// The figures are ours.
-    pub estimated: bool,
-    pub cost_micros: i64,
 }

@@ -1,4 +1,4 @@
-//! SQL of the step journal and of the ledger of model calls.
+//! SQL of the step journal.
 //!
 //! Every write of a running turn is one statement that locks the turn's row by its lease first and writes from that
 //! row, so a lost lease writes nothing, even when this transaction was paused for longer than the lease.
@@ -6,11 +6,11 @@
 use serde_json::Value;
 use sqlx::{PgPool, Row, postgres::PgRow};
 
-use super::{CallRecord, ModelStep, OpenApproval, Parking, Place, Settled, StoredStep, ToolStep};
+use super::{CallRecord, ModelStep, OpenApproval, Parking, Place, StoredStep, ToolStep};
 use crate::{
     db::TenantTx,
     error::Result,
-    ids::{ItemUid, ModelCallId, TurnId},
+    ids::{ItemUid, TurnId},
     turns::{Claimed, NewEvent, columns, history},
 };
 
@@ -265,55 +265,6 @@ pub(super) async fn is_finished(
     .bind(call_id)
     .fetch_one(engine)
     .await?)
-}
-
-pub(super) async fn open_call(
-    engine: &PgPool,
-    claimed: &Claimed,
-    id: ModelCallId,
-    provider: &str,
-    model: &str,
-    input: i64,
-) -> Result<()> {
-    sqlx::query(
-        "insert into model_calls (tenant_id, id, turn_id, user_id, provider, model, input_tokens, estimated)
-         values ($1, $2, $3, $4, $5, $6, $7, true)",
-    )
-    .bind(claimed.lease.tenant)
-    .bind(id)
-    .bind(claimed.lease.turn)
-    .bind(claimed.actor.user)
-    .bind(provider)
-    .bind(model)
-    .bind(input)
-    .execute(engine)
-    .await?;
-    Ok(())
-}
-
-pub(super) async fn settle_call(
-    engine: &PgPool,
-    claimed: &Claimed,
-    id: ModelCallId,
-    settled: &Settled<'_>,
-) -> Result<()> {
-    sqlx::query(
-        "update model_calls set settled_at = clock_timestamp(), outcome = $3, estimated = $4, input_tokens = $5,
-                output_tokens = $6, cache_read_tokens = $7, cache_write_tokens = $8, cost_micros = $9
-         where tenant_id = $1 and id = $2",
-    )
-    .bind(claimed.lease.tenant)
-    .bind(id)
-    .bind(settled.outcome)
-    .bind(settled.estimated)
-    .bind(settled.usage.input)
-    .bind(settled.usage.output)
-    .bind(settled.usage.cache_read)
-    .bind(settled.usage.cache_write)
-    .bind(settled.cost_micros)
-    .execute(engine)
-    .await?;
-    Ok(())
 }
 
 /// The calls of a turn's newest reply that have no result.

@@ -5,7 +5,7 @@ mod store;
 
 use std::time::Duration;
 
-use super::{Ending, MAX_TAKEOVERS, TurnError, Turns};
+use super::{Ending, MAX_TAKEOVERS, TurnError, Turns, second_look};
 use crate::{
     bell::Ring,
     error::{Code, Origin, Result},
@@ -65,7 +65,7 @@ impl Turns {
         let headless = store::promote_headless(&self.engine).await?;
         let slots = store::free_slots(&self.engine).await?;
         for tenant in store::tenants_waiting(&self.engine).await? {
-            self.admit_waiting(tenant).await?;
+            second_look::admit(&self.tenants, &self.bell, tenant).await?;
         }
         let late = store::late_ready(&self.engine, Duration::from_secs(30)).await?;
         if late || swept.taken_over + headless + slots > 0 {
