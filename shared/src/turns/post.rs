@@ -132,9 +132,11 @@ impl Turns {
         let mut tx = self.tenants.begin(actor).await?;
         let row = store::turn_for_retry(&mut tx, dead).await?;
         tx.commit().await?;
-        let Some((state, session, conversation, content)) = row else {
+        let Some((state, owner, session, conversation, content)) = row else {
             return Err(super::reading::unknown());
         };
+        // An admin's retry is still its owner's turn: nobody else may write to that conversation.
+        let owner = Actor::of_turn(actor.tenant, owner);
         if state != "dead" {
             return Err(Error::conflict("only a dead turn can be retried")
                 .with_detail("status", Status::of_state(&state).as_str()));
@@ -148,7 +150,7 @@ impl Turns {
             idempotency: None,
             request_id: request_id.to_owned(),
         };
-        self.post_as(actor, &new, Some(&Retry { of: dead, session, conversation })).await
+        self.post_as(&owner, &new, Some(&Retry { of: dead, session, conversation })).await
     }
 
     async fn post_as(&self, actor: &Actor, new: &NewTurn, retry: Option<&Retry>) -> Result<Accepted> {

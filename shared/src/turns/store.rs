@@ -162,10 +162,10 @@ pub(super) async fn accepted(tx: &mut TenantTx, turn: TurnId) -> Result<Option<A
 pub(super) async fn turn_for_retry(
     tx: &mut TenantTx,
     turn: TurnId,
-) -> Result<Option<(String, SessionId, ConversationId, String)>> {
+) -> Result<Option<(String, UserId, SessionId, ConversationId, String)>> {
     let tenant = tx.actor().tenant;
     Ok(sqlx::query_as(
-        "select t.state, t.session_id, t.conversation_id, i.payload ->> 'content'
+        "select t.state, t.user_id, t.session_id, t.conversation_id, i.payload ->> 'content'
          from turns t
          join conversations c on c.tenant_id = t.tenant_id and c.id = t.conversation_id
          join items i on i.tenant_id = t.tenant_id and i.kind = 'chat_message' and i.parent_uid = c.chat_uid

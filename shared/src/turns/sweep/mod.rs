@@ -10,6 +10,7 @@ use crate::{
     bell::Ring,
     error::{Code, Origin, Result},
     identity::Actor,
+    ids::TurnId,
 };
 
 /// What a sweep found.
@@ -56,11 +57,12 @@ impl Turns {
                     origin: Origin::App,
                 }),
             };
-            self.end(&Actor::of_turn(stuck.tenant, stuck.user), stuck.conversation, stuck.turn, ending)
-                .await?;
+            let actor = Actor::of_turn(stuck.tenant, stuck.user);
+            goes_on(self.end(&actor, stuck.conversation, stuck.turn, ending).await, stuck.turn)?;
         }
         for parked in store::expired(&self.engine).await? {
-            self.expire(&Actor::of_turn(parked.tenant, parked.user), parked.turn).await?;
+            let actor = Actor::of_turn(parked.tenant, parked.user);
+            goes_on(self.expire(&actor, parked.turn).await, parked.turn)?;
         }
         let headless = store::promote_headless(&self.engine).await?;
         let slots = store::free_slots(&self.engine).await?;
@@ -76,5 +78,17 @@ impl Turns {
         }
         guard.commit().await?;
         Ok(swept)
+    }
+}
+
+/// One turn that cannot be mended must not keep the sweep from all others; without the database nothing can.
+fn goes_on<T>(mended: Result<T>, turn: TurnId) -> Result<()> {
+    match mended {
+        Err(error) if error.is_transient() && !super::asks_to_run_again(&error) => Err(error),
+        Err(error) => {
+            tracing::error!(turn_id = %turn, error = %error, cause = ?error.database().map(ToString::to_string), "the sweep cannot mend this turn");
+            Ok(())
+        }
+        Ok(_) => Ok(()),
     }
 }

@@ -72,11 +72,11 @@ pub(super) async fn to_end(engine: &PgPool, max_takeovers: i64) -> Result<Vec<St
         "select t.tenant_id, t.id, t.user_id, t.conversation_id,
                 case when t.cancel_requested_at is not null then coalesce(t.cancel_reason, 'cancelled') end as cancel_reason
          from turns t
-         where t.state in ('running', 'ready')
+         where t.state in ('running', 'ready', 'waiting', 'awaiting_approval')
            and (t.cancel_requested_at < clock_timestamp() - interval '1 second'
                 or (t.state = 'running' and (t.takeovers + 1 >= $1 or t.cancel_requested_at is not null)
                     and not exists (select 1 from workers w where w.id = t.process_id and w.dead_at is null)))
-         order by t.tenant_id, t.id limit 1000",
+         order by t.tenant_id, t.id limit 200",
     )
     .bind(max_takeovers)
     .fetch_all(engine)
@@ -87,7 +87,7 @@ pub(super) async fn expired(engine: &PgPool) -> Result<Vec<Stuck>> {
     Ok(sqlx::query_as(
         "select distinct t.tenant_id, t.id, t.user_id, t.conversation_id, null::text as cancel_reason
          from approvals a join turns t on t.tenant_id = a.tenant_id and t.id = a.turn_id
-         where a.decision is null and a.expires_at < clock_timestamp() and t.state = 'awaiting_approval' limit 1000",
+         where a.decision is null and a.expires_at < clock_timestamp() and t.state = 'awaiting_approval' limit 200",
     )
     .fetch_all(engine)
     .await?)
