@@ -31,7 +31,7 @@ pub(super) struct Ended {
     pub(super) tail: i64,
     /// A turn that became ready through it.
     pub(super) ready: bool,
-    /// A slot that nobody took.
+    /// There may be a free slot and somebody who waits for one.
     pub(super) freed: bool,
 }
 
@@ -161,5 +161,7 @@ async fn end_held(tx: &mut TenantTx, held: store::Held, ending: Ending) -> Resul
     if let Some(ready) = next.ready_turn {
         jobs::push_turn(tx.connection(), ready).await?;
     }
-    Ok(Ended { tail, ready: next.ready_turn.is_some(), freed: next.freed })
+    // Without a slot of its own to pass on, the turn that was promoted in its place has to be given a free one.
+    let freed = next.freed || held.slot.is_none();
+    Ok(Ended { tail, ready: next.ready_turn.is_some(), freed })
 }

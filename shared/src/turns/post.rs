@@ -158,8 +158,9 @@ impl Turns {
         loop {
             match self.try_post(actor, new, retry).await {
                 Err(error) if super::asks_to_run_again(&error) && left > 0 => left -= 1,
-                // The connection broke. The commit may have happened; the turn's id tells.
-                Err(error) if error.is_transient() && left > 0 => {
+                // The connection broke, or it broke before and this is the second try of a post that was stored. The
+                // commit may have happened; the turn's id tells.
+                Err(error) if (error.is_transient() || is_duplicate(&error)) && left > 0 => {
                     left -= 1;
                     tokio::time::sleep(Duration::from_millis(100)).await;
                     if let Ok(Some(accepted)) = self.accepted(actor, new.id).await {
@@ -256,9 +257,9 @@ impl Turns {
             first_event: data::queued(new.id, conversation),
         };
         let state = store::insert_turn(&mut tx, &posting, &warnings).await?;
-        after.ready = state == "ready";
-        after.waiting = state == "waiting";
-        if after.ready {
+        after.ready |= state == "ready";
+        after.waiting |= state == "waiting";
+        if state == "ready" {
             jobs::push_turn(tx.connection(), new.id).await?;
         }
         tx.commit().await?;
@@ -305,12 +306,14 @@ impl Turns {
                 after.cancel = Some(head);
             }
             (OnBusy::Interrupt, "awaiting_approval") => {
-                self.deny_open(tx, head, "interrupted").await?;
-                after.ready = true;
+                let unparked = self.deny_open(tx, head, "interrupted").await?;
+                after.ready |= unparked.as_deref() == Some("ready");
+                after.waiting |= unparked.as_deref() == Some("waiting");
             }
             (OnBusy::Interrupt, "waiting" | "ready") => {
                 let ended = cancel::end_unleased(tx, head, Ending::cancelled("interrupted")).await?;
                 if let Some(ended) = ended {
+                    after.ready |= ended.ready;
                     after.ended.push((head, ended.tail));
                 }
                 return Ok(store::line(tx, conversation).await?.iter().any(|(turn, _)| *turn != head));
@@ -352,6 +355,10 @@ impl Turns {
             retry_of: row.retry_of,
         }))
     }
+}
+
+fn is_duplicate(error: &Error) -> bool {
+    matches!(error.database(), Some(sqlx::Error::Database(database)) if database.is_unique_violation())
 }
 
 /// The first line of the opening message, at most 80 characters.

@@ -76,10 +76,11 @@ impl Turns {
             return Err(Error::not_found("the turn has no such call to approve"));
         };
         if let Some(former) = approval.decision {
-            tx.commit().await?;
             if former == decision.as_str() {
+                tx.commit().await?;
                 return self.get(actor, turn).await;
             }
+            // Rolled back with its idempotency key: a refusal is not what a repetition gets instead of an answer.
             return Err(Error::conflict(format!("the call was decided already: {former}")));
         }
         if Status::of_state(&state) != Status::AwaitingApproval {
@@ -97,12 +98,16 @@ impl Turns {
         self.get(actor, turn).await
     }
 
-    /// Denies every open call of a parked turn, whose conversation the transaction holds.
-    pub(super) async fn deny_open(&self, tx: &mut TenantTx, turn: TurnId, reason: &str) -> Result<()> {
+    /// Denies every open call of a parked turn, whose conversation the transaction holds; answers its new state.
+    pub(super) async fn deny_open(
+        &self,
+        tx: &mut TenantTx,
+        turn: TurnId,
+        reason: &str,
+    ) -> Result<Option<String>> {
         let decided = Decided { decision: Decision::Deny, reason: Some(reason), by: Some(tx.actor().user) };
         store::decide_all(tx, turn, &decided).await?;
-        self.go_on(tx, turn).await?;
-        Ok(())
+        self.go_on(tx, turn).await
     }
 
     /// Lets approvals whose time has passed count as denials.
