@@ -28,6 +28,8 @@ const CLAIM_AT_ONCE: usize = 32;
 const SLOW_LOOK: Duration = Duration::from_secs(10);
 /// How often an idle process makes sure that it was not declared dead.
 const IDLE_BEAT_EVERY: Duration = Duration::from_secs(60);
+/// How often a busy process compares the turns that it runs with those the database says it runs.
+const COMPARE_EVERY: Duration = Duration::from_secs(15);
 const SWEEP_EVERY: Duration = Duration::from_secs(2);
 const IDLE_SWEEP_EVERY: Duration = Duration::from_secs(10);
 
@@ -113,13 +115,13 @@ impl Supervisor {
 
     async fn claim_until_stopped(self: Arc<Self>) {
         let mut after_error = false;
-        let mut beaten = Instant::now();
+        let (mut beaten, mut compared) = (Instant::now(), Instant::now());
         while !self.stopping.is_cancelled() {
             let free = self.role.concurrency.saturating_sub(self.running().len());
             let mut claimed = 0;
             let limit = free.min(CLAIM_AT_ONCE);
             if limit > 0 {
-                match self.claim(limit, after_error, &mut beaten).await {
+                match self.claim(limit, after_error, &mut beaten, &mut compared).await {
                     Ok(count) => (claimed, after_error) = (count, false),
                     Err(error) => {
                         tracing::warn!(error = %error, "turns could not be claimed");
@@ -149,6 +151,7 @@ impl Supervisor {
         limit: usize,
         after_error: bool,
         beaten: &mut Instant,
+        compared: &mut Instant,
     ) -> Result<usize, Error> {
         let sent = Instant::now();
         let process = self.process();
@@ -157,10 +160,15 @@ impl Supervisor {
                 self.become_another().await?;
             }
             *beaten = sent;
-            if after_error {
-                let known: Vec<TurnId> = self.running().keys().copied().collect();
-                self.engine.turns.forgotten(self.process(), &known).await?;
+        }
+        // A turn that this process let go of without a word would stay with it for as long as it lives.
+        if after_error || (compared.elapsed() > COMPARE_EVERY && !self.running().is_empty()) {
+            let known: Vec<TurnId> = self.running().keys().copied().collect();
+            let forgotten = self.engine.turns.forgotten(self.process(), &known).await?;
+            if forgotten > 0 {
+                tracing::warn!(turns = forgotten, "turns of this process that it does not run go to others");
             }
+            *compared = sent;
         }
         let claiming = Claiming { limit: i64::try_from(limit).unwrap_or(1), solo: self.role.solo };
         let claimed = self.engine.turns.claim(self.process(), claiming).await?;

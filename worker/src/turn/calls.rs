@@ -253,7 +253,11 @@ impl Attempt {
             Err(error) if error.is_transient() => {
                 self.engine.turns.step_result(&self.claimed, step, &call.id).await
             }
-            Err(error) => return Err(Stop::Failed(error)),
+            // Refused, so rolled back: another call's result is the next event.
+            Err(error) => {
+                self.log.give_back(seq);
+                return Err(Stop::Failed(error));
+            }
         };
         match outcome {
             Some(StepCommit::Written) => {

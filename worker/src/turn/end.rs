@@ -2,7 +2,7 @@
 //! turn back.
 
 use shared::{
-    events::{EventKind, TurnLog, data},
+    events::{EventKind, Stopped, TurnLog, data},
     turns::{Claimed, Ending, FinishedTurn, ModelStep, NewEvent, Released, Status, TurnError},
 };
 
@@ -121,8 +121,10 @@ pub(super) async fn give_back(engine: &Engine, claimed: &Claimed, log: &TurnLog,
         }
     };
     // What the log still holds must be in the table before the lease is given up in an orderly way.
-    if log.flushed().await.is_err() {
-        return;
+    match log.flushed().await {
+        // Events that the database refuses never arrive; the turn has to be let go of all the same.
+        Ok(_) | Err(Stopped::Refused(_)) => {}
+        Err(Stopped::Fenced | Stopped::Closed) => return,
     }
     let retry = matches!(released, Released::Failed(_)).then(|| engine.turns.retry_delay(claimed));
     loop {
