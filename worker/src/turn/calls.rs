@@ -14,6 +14,9 @@ use shared::{
 
 use super::{Attempt, CallState, Stop, from_log};
 
+/// Bytes of an outside tool's result that are kept.
+const MAX_RESULT_BYTES: usize = 256 * 1024;
+
 /// What to do about one call.
 enum Plan<'a> {
     Run(&'a ToolDef),
@@ -192,7 +195,7 @@ impl Attempt {
         let called = self.interruptible(tool.call(call.arguments.as_ref().unwrap_or(&null), &key)).await?;
         shared::resilience::failpoint("outside_tool_after_call").await;
         // A tool that fails costs the turn a sentence, not its life.
-        Ok(called.unwrap_or_else(|error| ToolOutput::error(format!("the tool failed: {}", error.message))))
+        Ok(storable(called.unwrap_or_else(|error| ToolOutput::error(format!("the tool failed: {}", error.message)))))
     }
 
     async fn write(
@@ -300,6 +303,23 @@ impl Attempt {
             Err(error) => Err(Stop::Failed(error)),
         }
     }
+}
+
+/// What the database takes and a model can read: without U+0000, and not longer than [`MAX_RESULT_BYTES`].
+fn storable(mut output: ToolOutput) -> ToolOutput {
+    if output.content.contains('\0') {
+        output.content = output.content.replace('\0', "\u{fffd}");
+    }
+    let length = output.content.len();
+    if length > MAX_RESULT_BYTES {
+        let mut end = MAX_RESULT_BYTES;
+        while !output.content.is_char_boundary(end) {
+            end -= 1;
+        }
+        output.content.truncate(end);
+        output.content.push_str(&format!("\n[cut off after {end} of {length} bytes]"));
+    }
+    output
 }
 
 /// Of two reasons to stop, the one that allows less.

@@ -16,7 +16,7 @@ use shared::{
     Error,
     error::Code,
     events::{Stopped, TurnLog},
-    model::ModelMessage,
+    model::{ModelMessage, StopReason},
     turns::{Claimed, Context, FinishedUsage, ModelStep, StoredStep, Warning},
 };
 use tokio::time::Instant;
@@ -137,7 +137,8 @@ impl Attempt {
         signals: Signals,
         mut context: Context,
     ) -> Self {
-        let deadline = Instant::now() + engine.settings.turn_time_budget.saturating_sub(elapsed(&claimed));
+        // From the claim on: a turn that waited in line, or an hour for a person, has not run for all that time.
+        let deadline = Instant::now() + engine.settings.turn_time_budget;
         let messages =
             prompt::history(&std::mem::take(&mut context.history), engine.settings.context_budget_tokens);
         let (step, open) = newest(&context.steps);
@@ -177,6 +178,9 @@ impl Attempt {
             self.within_budgets()?;
             shared::resilience::failpoint("before_model").await;
             let reply = self.next_reply(self.step + 1).await?;
+            if reply.stop == StopReason::Refused {
+                return Err(Stop::Fatal(Error::new(Code::ModelRejected, "the model declined to answer")));
+            }
             if reply.calls.is_empty() {
                 return Ok(Reached::Reply(Box::new(reply)));
             }
@@ -260,10 +264,6 @@ fn from_log(stopped: Stopped) -> Stop {
         Stopped::Fenced | Stopped::Closed => Stop::Fenced,
         Stopped::Refused(error) => Stop::Fatal(error),
     }
-}
-
-fn elapsed(claimed: &Claimed) -> Duration {
-    Duration::from_millis(u64::try_from(claimed.elapsed_ms).unwrap_or(0))
 }
 
 /// The newest model step of a journal, open while a call of it has no result.

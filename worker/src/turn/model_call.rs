@@ -148,7 +148,10 @@ impl Attempt {
                 (with_output(Usage { input: estimate, ..Usage::default() }, self.message()), true)
             }
             // Refused before it began: nothing was used.
-            (Err(Asked::Model(_)), None) => (Usage::default(), true),
+            (Err(Asked::Model(_)), None) if self.message().is_empty() => (Usage::default(), true),
+            (Err(Asked::Model(_)), None) => {
+                (with_output(Usage { input: estimate, ..Usage::default() }, self.message()), true)
+            }
         };
         self.settle(model, call, outcome, used, estimated);
         let reply = ended?;

@@ -74,7 +74,13 @@ pub(super) fn history(stored: &[HistoryMessage], budget_tokens: i64) -> Vec<Mode
 }
 
 fn stored_call(id: &str, tool: &str, args: &Value) -> ToolCall {
-    ToolCall { id: id.to_owned(), name: wire_name(tool), arguments: Ok(args.clone()) }
+    // Providers take an object only; what the model wrote instead of one is stored as the text it was.
+    let arguments = match args {
+        Value::Object(_) => Ok(args.clone()),
+        Value::String(text) => Err(text.clone()),
+        other => Err(other.to_string()),
+    };
+    ToolCall { id: id.to_owned(), name: wire_name(tool), arguments }
 }
 
 fn stored_result(id: &str, result: Option<&&HistoryMessage>) -> ToolResult {
@@ -146,7 +152,14 @@ pub(super) fn results(calls: &[CallRecord], states: &HashMap<String, CallState>)
         .collect()
 }
 
-/// A tool's name as every provider takes it: letters, digits, `_` and `-`.
+/// A tool's name as every provider takes it: letters, digits, `_` and `-`, at most 64 of them. Also of one that a model
+/// made up, which is replayed with its call: a name that a provider refuses would end the conversation for good.
 pub(crate) fn wire_name(tool: &str) -> String {
-    tool.replace('.', "__")
+    let plain = tool.replace('.', "__");
+    let wire: String = plain
+        .chars()
+        .map(|letter| if letter.is_ascii_alphanumeric() || matches!(letter, '_' | '-') { letter } else { '_' })
+        .take(64)
+        .collect();
+    if wire.is_empty() { "unnamed".to_owned() } else { wire }
 }
