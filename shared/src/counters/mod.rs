@@ -20,7 +20,10 @@ use crate::{
     ids::TenantId,
 };
 
-type Wish = (TenantId, &'static str, i64, oneshot::Sender<Result<i64, String>>);
+type Wish = (TenantId, &'static str, i64, oneshot::Sender<Result<i64, Failure>>);
+
+/// Why nothing was counted, and whether the database was only away.
+type Failure = (String, bool);
 
 /// Kinds whose ids nobody reads out loud: a process takes them in blocks and counts without the database.
 const IN_BLOCKS: &[&str] = &["chat_message"];
@@ -91,7 +94,9 @@ impl Counters {
         }
         match result.await {
             Ok(Ok(first)) => Ok(first),
-            Ok(Err(why)) => Err(Error::internal(why)),
+            // Told apart, because whoever is in the middle of a turn outlasts a database that is away.
+            Ok(Err((why, true))) => Err(sqlx::Error::Io(std::io::Error::other(why)).into()),
+            Ok(Err((why, false))) => Err(Error::internal(why)),
             Err(_) => Err(Error::internal("the counter task has ended")),
         }
     }
@@ -118,13 +123,14 @@ async fn count(relaxed: PgPool, mut inbox: mpsc::UnboundedReceiver<Wish>) {
                         first
                     });
                     // A caller that has gone away leaves a gap.
-                    let _ = answer.send(first.ok_or_else(|| "the counter was not answered".to_owned()));
+                    let _ = answer.send(first.ok_or_else(|| ("the counter was not answered".to_owned(), false)));
                 }
             }
             Err(error) => {
                 let why = error.database().map_or_else(|| error.to_string(), ToString::to_string);
+                let failure = (why, error.is_transient());
                 for (_, _, _, answer) in wishes.drain(..) {
-                    let _ = answer.send(Err(why.clone()));
+                    let _ = answer.send(Err(failure.clone()));
                 }
             }
         }

@@ -103,7 +103,7 @@ impl Turns {
     pub async fn finish(&self, claimed: &Claimed, finished: &FinishedTurn) -> Result<bool> {
         let message_id = match finished.message.is_empty() {
             true => 0,
-            false => self.tenants.counters().next(claimed.actor.tenant, "chat_message").await?,
+            false => self.message_id(claimed).await?,
         };
         let (written, freed, ready) = loop {
             match self.try_finish(claimed, finished, message_id).await {
@@ -156,6 +156,18 @@ impl Turns {
         tx.commit().await?;
         crate::resilience::failpoint("after_finish_commit").await;
         Ok((true, next.freed, next.ready_turn.is_some()))
+    }
+
+    /// The id of a message, however long the database is away: what a model has written is not thrown away for it.
+    pub(super) async fn message_id(&self, claimed: &Claimed) -> Result<i64> {
+        loop {
+            match self.tenants.counters().next(claimed.actor.tenant, "chat_message").await {
+                Err(error) if error.is_transient() => {
+                    tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+                }
+                other => return other,
+            }
+        }
     }
 
     /// After a lost connection: the turn's status if this lease still is its last one. Keeps asking while the database

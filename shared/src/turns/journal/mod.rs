@@ -135,7 +135,7 @@ impl Turns {
         step: &ModelStep,
         events: &[NewEvent],
     ) -> Result<StepCommit> {
-        let message_id = self.tenants.counters().next(claimed.actor.tenant, "chat_message").await?;
+        let message_id = self.message_id(claimed).await?;
         loop {
             let tried = async {
                 let mut tx = self.tenants.begin(&claimed.actor).await?;
@@ -273,9 +273,14 @@ impl Turns {
                 tracing::warn!(turn_id = %claimed.lease.turn, error = %error, "a step may not have been written; looking");
                 match self.outlast(claimed).await {
                     None => Ok(Some(StepCommit::Fenced)),
-                    Some(_) => Ok(store::exists(&self.engine, claimed, step, call_id)
-                        .await?
-                        .then_some(StepCommit::Written)),
+                    Some(_) => loop {
+                        match store::exists(&self.engine, claimed, step, call_id).await {
+                            Err(error) if error.is_transient() => {
+                                tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+                            }
+                            exists => break Ok(exists?.then_some(StepCommit::Written)),
+                        }
+                    },
                 }
             }
             Err(error) => Err(error),
