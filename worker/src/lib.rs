@@ -93,6 +93,7 @@ pub async fn start(config: Config, extras: Extras) -> anyhow::Result<Running> {
     let counters = Arc::new(Counters::start(db::relaxed_pool(engine_options.clone())));
     let tenants = TenantDb::new(db::pool(app, config.db_pool_max), counters);
     let bell = Bell::start(listen, &engine_pool, &[Channel::Work, Channel::Cancel]);
+    let last_rings = bell.clone();
     let log = EventLog::start(engine_pool.clone(), bell.clone());
     let first_key = config.fernet_keys.first().cloned().context("FERNET_KEY")?;
     let sessions = Sessions::new(tenants.clone(), TokenKeys::new(first_key), config.session_idle_days);
@@ -151,14 +152,24 @@ pub async fn start(config: Config, extras: Extras) -> anyhow::Result<Running> {
     if !extras.solo {
         // Pools of their own: the queues must not wait for turns, nor turns for the queues.
         let queue_pool = db::pool(engine_options, 3);
-        let handling = Handling { claim: Arc::clone(&engine.wake), engine: engine_pool.clone() };
+
         for queue in queues {
-            spawn(Box::pin(queues::drive(queue, queue_pool.clone(), handling.clone(), stopping.clone())));
+            let handling = Handling {
+                claim: Arc::clone(&engine.wake),
+                engine: engine_pool.clone(),
+                told: Arc::clone(&queue.told),
+            };
+            spawn(Box::pin(queues::drive(queue, queue_pool.clone(), handling, stopping.clone())));
         }
         spawn(Box::pin(schedule::tick(engine_pool, maintenance.unwrap_or_default(), stopping.clone())));
     }
     tracing::info!(models = ?engine.models.iter().map(|model| model.id().to_string()).collect::<Vec<_>>(), "the worker is ready");
-    Ok(Running { stopping, killed, hasten, done: tokio::spawn(supervisor.run()) })
+    let done = tokio::spawn(async move {
+        supervisor.run().await;
+        // What was handed over is taken at once by whoever hears of it.
+        let _ = tokio::time::timeout(LAST_RINGS, last_rings.settled()).await;
+    });
+    Ok(Running { stopping, killed, hasten, done })
 }
 
 /// Turns bells into claims. The queue's own tickets are collected a moment later, in batches.
@@ -186,6 +197,9 @@ fn hostname() -> String {
     std::fs::read_to_string("/proc/sys/kernel/hostname")
         .map_or_else(|_| "localhost".to_owned(), |name| name.trim().to_owned())
 }
+
+/// How long a worker that stops waits for its last bells to be rung.
+const LAST_RINGS: Duration = Duration::from_secs(2);
 
 /// How long the binary waits for the database at its start before it gives up.
 pub const START_PATIENCE: Duration = Duration::from_secs(60);

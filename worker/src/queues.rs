@@ -24,6 +24,8 @@ pub(crate) struct Handling {
     /// Tells the supervisor to claim turns.
     pub(crate) claim: Arc<Notify>,
     pub(crate) engine: PgPool,
+    /// Makes the queue fetch again.
+    pub(crate) told: Arc<Notify>,
 }
 
 /// One queue of this process.
@@ -111,6 +113,8 @@ pub(crate) async fn drive(queue: Queue, pool: PgPool, handling: Handling, stoppi
 }
 
 async fn handle(ticket: Value, queue: Data<Handling>) -> Result<(), BoxDynError> {
+    // There may be more: otherwise what one fetch leaves behind waits for the next bell or the slow timer.
+    queue.told.notify_one();
     if ticket.get("turn").is_some() {
         // Which turn it was written for does not matter: the process claims what is ready.
         queue.claim.notify_one();

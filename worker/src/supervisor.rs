@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     panic::AssertUnwindSafe,
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use futures::FutureExt;
@@ -30,6 +30,8 @@ const SLOW_LOOK: Duration = Duration::from_secs(10);
 const IDLE_BEAT_EVERY: Duration = Duration::from_secs(60);
 /// How often a busy process compares the turns that it runs with those the database says it runs.
 const COMPARE_EVERY: Duration = Duration::from_secs(15);
+/// How long a process that stops waits for the work beside its turns.
+const LAST_TASKS: Duration = Duration::from_secs(10);
 const SWEEP_EVERY: Duration = Duration::from_secs(2);
 const IDLE_SWEEP_EVERY: Duration = Duration::from_secs(10);
 
@@ -96,7 +98,8 @@ impl Supervisor {
             self.drain().await;
             beat.abort();
             self.engine.tasks.close();
-            self.engine.tasks.wait().await;
+            // What the ledger still holds is an estimate already, should the database be away.
+            let _ = tokio::time::timeout(LAST_TASKS, self.engine.tasks.wait()).await;
             let process = self.process();
             if let Err(error) = self.engine.turns.unregister_process(process).await {
                 tracing::warn!(error = %error, "the process's row stays behind");
@@ -219,7 +222,10 @@ impl Supervisor {
                 continue;
             }
             let sent = Instant::now();
-            match self.engine.turns.heartbeat(self.process()).await {
+            // A connection that swallows what is sent must not keep the next beat from trying another.
+            let beat = self.engine.turns.heartbeat(self.process());
+            let beat = tokio::time::timeout(self.role.lease / 2, beat).await;
+            match beat.unwrap_or_else(|_| Err(Error::internal("no answer within half a lease"))) {
                 Ok(true) => self.engine.contact.good(sent),
                 Ok(false) => {
                     if let Err(error) = self.become_another().await {
@@ -249,12 +255,15 @@ impl Supervisor {
     async fn sweep_forever(self: Arc<Self>) {
         let mut unfinished = true;
         loop {
-            tokio::time::sleep(if unfinished {
-                SWEEP_EVERY.min(self.role.lease / 4)
-            } else {
-                IDLE_SWEEP_EVERY
-            })
-            .await;
+            let pause = if unfinished { SWEEP_EVERY.min(self.role.lease / 4) } else { IDLE_SWEEP_EVERY };
+            let (asleep, wall) = (Instant::now(), SystemTime::now());
+            tokio::time::sleep(pause).await;
+            // Whoever was stopped itself, with the machine or alone, cannot tell who else was: it judges nobody until
+            // all have had a lease's time to be heard. A machine that sleeps shows on the wall clock only.
+            let slept = asleep.elapsed().max(wall.elapsed().unwrap_or_default());
+            if slept > pause + self.role.lease / 4 {
+                self.engine.contact.broken();
+            }
             if !self.role.sweeps {
                 continue;
             }

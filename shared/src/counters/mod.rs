@@ -123,7 +123,8 @@ async fn count(relaxed: PgPool, mut inbox: mpsc::UnboundedReceiver<Wish>) {
                         first
                     });
                     // A caller that has gone away leaves a gap.
-                    let _ = answer.send(first.ok_or_else(|| ("the counter was not answered".to_owned(), false)));
+                    let _ =
+                        answer.send(first.ok_or_else(|| ("the counter was not answered".to_owned(), false)));
                 }
             }
             Err(error) => {

@@ -195,7 +195,9 @@ impl Attempt {
         let called = self.interruptible(tool.call(call.arguments.as_ref().unwrap_or(&null), &key)).await?;
         shared::resilience::failpoint("outside_tool_after_call").await;
         // A tool that fails costs the turn a sentence, not its life.
-        Ok(storable(called.unwrap_or_else(|error| ToolOutput::error(format!("the tool failed: {}", error.message)))))
+        Ok(storable(
+            called.unwrap_or_else(|error| ToolOutput::error(format!("the tool failed: {}", error.message))),
+        ))
     }
 
     async fn write(

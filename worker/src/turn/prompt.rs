@@ -158,7 +158,9 @@ pub(crate) fn wire_name(tool: &str) -> String {
     let plain = tool.replace('.', "__");
     let wire: String = plain
         .chars()
-        .map(|letter| if letter.is_ascii_alphanumeric() || matches!(letter, '_' | '-') { letter } else { '_' })
+        .map(
+            |letter| if letter.is_ascii_alphanumeric() || matches!(letter, '_' | '-') { letter } else { '_' },
+        )
         .take(64)
         .collect();
     if wire.is_empty() { "unnamed".to_owned() } else { wire }
