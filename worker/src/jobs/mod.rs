@@ -40,23 +40,32 @@ async fn run(task: &str, engine: &PgPool) -> Result<(), Error> {
             }
         }
         "retention" => {
-            store::roll_up_usage(engine).await?;
+            // What cannot be deleted must not keep all else; the first failure is told when the rest is done.
+            let mut outcome = Ok(());
             for deletion in store::DELETIONS {
-                let mut total = 0;
-                loop {
-                    let deleted = store::delete(engine, deletion, CHUNK).await?;
-                    total += deleted;
-                    if deleted < u64::try_from(CHUNK).unwrap_or(u64::MAX) {
-                        break;
-                    }
-                }
-                if total > 0 {
-                    tracing::info!(rows = total, what = deletion.what, "expired rows were deleted");
+                match delete_all(engine, deletion).await {
+                    Ok(0) => {}
+                    Ok(rows) => tracing::info!(rows, what = deletion.what, "expired rows were deleted"),
+                    Err(error) => outcome = outcome.and(Err(error)),
                 }
             }
+            while store::roll_up_usage(engine, CHUNK).await? >= u64::try_from(CHUNK).unwrap_or(u64::MAX) {}
+            outcome?;
         }
         "tickets" => store::delete_tickets(engine).await?,
         other => tracing::warn!(task = other, "there is no such maintenance task"),
     }
     Ok(())
+}
+
+/// Deletes chunk by chunk; answers how many rows.
+async fn delete_all(engine: &PgPool, deletion: &store::Deletion) -> Result<u64, Error> {
+    let mut total = 0;
+    loop {
+        let deleted = store::delete(engine, deletion, CHUNK).await?;
+        total += deleted;
+        if deleted < u64::try_from(CHUNK).unwrap_or(u64::MAX) {
+            return Ok(total);
+        }
+    }
 }

@@ -76,33 +76,43 @@ pub(crate) async fn delete(engine: &PgPool, deletion: &Deletion, chunk: i64) -> 
     Ok(sqlx::query(deletion.sql).bind(chunk).execute(engine).await?.rows_affected())
 }
 
-/// Calls of more than 30 days ago become one row a day, user and model.
-pub(crate) async fn roll_up_usage(engine: &PgPool) -> Result<u64, Error> {
-    let rolled = sqlx::query(
+/// Calls of more than 30 days ago become one row a day, user and model, a chunk at a time; answers how many did. By
+/// tenant, because that is how the index on the day begins.
+pub(crate) async fn roll_up_usage(engine: &PgPool, chunk: i64) -> Result<u64, Error> {
+    let rolled: i64 = sqlx::query_scalar(
         "with old as (
-           delete from model_calls where sent_at < date_trunc('day', now() - interval '30 days', 'UTC') returning *
+           delete from model_calls where (tenant_id, id) in (
+             select c.tenant_id, c.id from tenants t
+             cross join lateral (select m.tenant_id, m.id from model_calls m
+                                 where m.tenant_id = t.id and m.sent_at < date_trunc('day', now() - interval '30 days', 'UTC')
+                                 order by m.sent_at limit $1) c
+             limit $1)
+           returning *
+         ), rolled as (
+           insert into usage_days (tenant_id, user_id, day, provider, model, calls, input_tokens, output_tokens,
+                                   cache_read_tokens, cache_write_tokens, cost_micros)
+           select tenant_id, user_id, date_trunc('day', sent_at, 'UTC'), provider, model, count(*), sum(input_tokens),
+                  sum(output_tokens), sum(cache_read_tokens), sum(cache_write_tokens), sum(cost_micros)
+           from old group by 1, 2, 3, 4, 5
+           on conflict (tenant_id, user_id, day, provider, model) do update
+             set calls = usage_days.calls + excluded.calls, input_tokens = usage_days.input_tokens + excluded.input_tokens,
+                 output_tokens = usage_days.output_tokens + excluded.output_tokens,
+                 cache_read_tokens = usage_days.cache_read_tokens + excluded.cache_read_tokens,
+                 cache_write_tokens = usage_days.cache_write_tokens + excluded.cache_write_tokens,
+                 cost_micros = usage_days.cost_micros + excluded.cost_micros
          )
-         insert into usage_days (tenant_id, user_id, day, provider, model, calls, input_tokens, output_tokens,
-                                 cache_read_tokens, cache_write_tokens, cost_micros)
-         select tenant_id, user_id, date_trunc('day', sent_at, 'UTC'), provider, model, count(*), sum(input_tokens),
-                sum(output_tokens), sum(cache_read_tokens), sum(cache_write_tokens), sum(cost_micros)
-         from old group by 1, 2, 3, 4, 5
-         on conflict (tenant_id, user_id, day, provider, model) do update
-           set calls = usage_days.calls + excluded.calls, input_tokens = usage_days.input_tokens + excluded.input_tokens,
-               output_tokens = usage_days.output_tokens + excluded.output_tokens,
-               cache_read_tokens = usage_days.cache_read_tokens + excluded.cache_read_tokens,
-               cache_write_tokens = usage_days.cache_write_tokens + excluded.cache_write_tokens,
-               cost_micros = usage_days.cost_micros + excluded.cost_micros",
+         select count(*) from old",
     )
-    .execute(engine)
+    .bind(chunk)
+    .fetch_one(engine)
     .await?;
-    Ok(rolled.rows_affected())
+    Ok(u64::try_from(rolled).unwrap_or(0))
 }
 
 /// Done tickets, and workers of the queues that were not seen for an hour.
 pub(crate) async fn delete_tickets(engine: &PgPool) -> Result<(), Error> {
     sqlx::query(
-        "delete from apalis.jobs where status in ('Done', 'Killed')
+        "delete from apalis.jobs where (status in ('Done', 'Killed') or (status = 'Failed' and attempts >= max_attempts))
            and done_at < now() - case when job_type = 'chat-turns' then interval '30 seconds' else interval '2 days' end",
     )
     .execute(engine)
