@@ -4,6 +4,7 @@
 //! calls, with what) → a handler in `routes`, which makes one call into a domain → `error`, if it failed.
 
 mod auth;
+mod direct;
 mod error;
 mod extract;
 mod headers;

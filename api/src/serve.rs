@@ -4,16 +4,20 @@
 //! Stopping: no new connections, idle ones are closed, streams are told to reconnect and end, requests under way are
 //! answered; whatever is left when the time is up is cut.
 
-use std::{io, time::Duration};
+use std::{future::poll_fn, io, pin::Pin, task::Poll, time::Duration};
 
-use axum::{Router, body::Body};
-use http::Request;
+use axum::{Router, body::Body, response::Response};
+use http::{Method, Request};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{request, state::App};
+use crate::{
+    direct::{self, Slot, Wanting, WantsConnection},
+    request,
+    state::App,
+};
 
 /// How long a client may take for a request's head; also how long an idle connection is kept.
 const HEAD_TIME: Duration = Duration::from_secs(75);
@@ -69,17 +73,63 @@ async fn connection(stream: TcpStream, http: http1::Builder, app: App, router: R
     if stream.set_nodelay(true).is_err() {
         return;
     }
-    let service = service_fn(move |request: Request<Incoming>| {
-        request::answer(app.clone(), router.clone(), request.map(Body::new))
-    });
-    let mut serving = std::pin::pin!(http.serve_connection(TokioIo::new(stream), service));
-    // How a connection ends is the client's affair; errors of ours were logged with their request.
+    // In a box that is gone when a stream begins: a task is as large as its largest moment.
+    let Some((socket, wanting)) = Box::pin(requests(stream, http, app, router, ending.clone())).await else {
+        return;
+    };
+    // How a connection ends is the client's affair.
     tokio::select! {
-        _ = serving.as_mut() => return,
-        () = ending.draining.cancelled() => serving.as_mut().graceful_shutdown(),
-    }
-    tokio::select! {
-        _ = serving => {}
+        _ = direct::write(socket, wanting) => {}
         () = ending.cut.cancelled() => {}
     }
+}
+
+/// Answers requests until the connection ends or a stream wants it for itself.
+async fn requests(
+    stream: TcpStream,
+    http: http1::Builder,
+    app: App,
+    router: Router,
+    ending: Ending,
+) -> Option<(TcpStream, Wanting)> {
+    let slot = Slot::default();
+    let service_slot = slot.clone();
+    let service = service_fn(move |request: Request<Incoming>| {
+        serve(app.clone(), router.clone(), service_slot.clone(), request.map(Body::new))
+    });
+    let mut serving = http.serve_connection(TokioIo::new(stream), service);
+    let mut draining = std::pin::pin!(ending.draining.cancelled());
+    let mut is_draining = false;
+    let ended = poll_fn(|cx| {
+        if !is_draining && draining.as_mut().poll(cx).is_ready() {
+            is_draining = true;
+            Pin::new(&mut serving).graceful_shutdown();
+        }
+        // Errors of ours were logged with their request; others are the client's affair.
+        if Pin::new(&mut serving).poll(cx).is_ready() {
+            return Poll::Ready(None);
+        }
+        slot.take().map_or(Poll::Pending, |wanting| Poll::Ready(Some(wanting)))
+    });
+    let wanting = tokio::select! {
+        wanting = ended => wanting?,
+        () = ending.cut.cancelled() => return None,
+    };
+    Some((serving.into_parts().io.into_inner(), wanting))
+}
+
+async fn serve(
+    app: App,
+    router: Router,
+    slot: Slot,
+    request: Request<Body>,
+) -> Result<Response, request::ClosedWithoutAnswer> {
+    let (version, is_get) = (request.version(), request.method() == Method::GET);
+    let response = request::answer(app, router, request).await?;
+    if is_get && response.extensions().get::<WantsConnection>().is_some() {
+        slot.put(Wanting { version, response });
+        // hyper is to write nothing; the connection's task looks into the slot after this poll.
+        return std::future::pending().await;
+    }
+    Ok(response)
 }

@@ -7,6 +7,7 @@
 use std::{convert::Infallible, sync::Arc, time::Duration, vec};
 
 use axum::{
+    Extension,
     body::Body,
     response::{IntoResponse as _, Response},
 };
@@ -21,6 +22,7 @@ use shared::{
 use tokio::time::Instant;
 
 use crate::{
+    direct::WantsConnection,
     error::{self, Answer, Failure},
     request::NoAnswer,
     state::App,
@@ -185,7 +187,7 @@ impl Stream {
             (header::CACHE_CONTROL, HeaderValue::from_static("no-cache")),
             (HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no")),
         ];
-        (headers, Body::from_stream(body)).into_response()
+        (headers, Extension(WantsConnection), Body::from_stream(body)).into_response()
     }
 
     /// The next bytes; none at the end.
@@ -275,7 +277,9 @@ async fn next_turn(app: &App, turn_no: &mut i64, session: &mut SessionStream) ->
     loop {
         let newest = session.posted.after(*turn_no).await;
         while *turn_no < newest {
-            match app.turns.stream_of(&session.actor, session.conversation, Some(*turn_no + 1)).await {
+            // In a box: an idle stream is as large as the largest thing it may come to wait for.
+            let next = app.turns.stream_of(&session.actor, session.conversation, Some(*turn_no + 1));
+            match Box::pin(next).await {
                 Ok(Some(start)) if !start.past_retention => return start,
                 Ok(_) => *turn_no += 1,
                 Err(failure) => {

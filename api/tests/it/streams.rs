@@ -222,3 +222,37 @@ async fn silence_is_filled_and_a_stop_sends_readers_elsewhere() {
         assert!(!text.contains("event: done"));
     }
 }
+
+/// What a client that speaks plain HTTP over a socket reads, until the connection ends.
+async fn raw(app: &TestApp, head: &str) -> String {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let mut stream = tokio::net::TcpStream::connect(app.running.addr).await.unwrap();
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut text = String::new();
+    let reading = stream.read_to_string(&mut text);
+    tokio::time::timeout(Duration::from_secs(10), reading).await.unwrap().unwrap();
+    text
+}
+
+#[tokio::test]
+async fn a_streams_connection_ends_with_it() {
+    let app = TestApp::start().await;
+    let turn = app.chat(MEMBER).await;
+    cancel(&app, &turn).await;
+    let path = turn["links"]["events"].as_str().unwrap();
+    let new = raw(&app, &format!("GET {path} HTTP/1.1\r\nHost: x\r\nX-API-Key: {MEMBER}\r\n\r\n")).await;
+    let (head, body) = new.split_once("\r\n\r\n").unwrap();
+    assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
+    for line in ["transfer-encoding: chunked", "connection: close", "x-content-type-options: nosniff"] {
+        assert!(head.contains(line), "{line} is not in {head}");
+    }
+    assert!(body.ends_with("\r\n0\r\n\r\n"), "{body:?}");
+    let old = raw(&app, &format!("GET {path} HTTP/1.0\r\nX-API-Key: {MEMBER}\r\n\r\n")).await;
+    let (head, body) = old.split_once("\r\n\r\n").unwrap();
+    assert!(!head.contains("chunked"), "{head}");
+    assert_eq!(ids(body), [event("1.1", "queued"), event("1.2", "done")]);
+    // Asking for the head alone opens nothing.
+    let head = app.request(Method::HEAD, path).header("X-API-Key", MEMBER);
+    let answered = app.send(head).await;
+    assert_eq!((answered.status, answered.text.as_str()), (StatusCode::OK, ""));
+}
