@@ -274,7 +274,10 @@ impl Supervisor {
                     unfinished = swept.unfinished || !self.running().is_empty();
                 }
                 Err(error) => {
-                    self.engine.contact.broken();
+                    // An answer that is an error is contact all the same.
+                    if error.is_transient() {
+                        self.engine.contact.broken();
+                    }
                     tracing::warn!(error = %error, "a sweep failed; the next one makes up for it");
                 }
             }

@@ -84,7 +84,9 @@ impl Turns {
 /// One turn that cannot be mended must not keep the sweep from all others; without the database nothing can.
 fn goes_on<T>(mended: Result<T>, turn: TurnId) -> Result<()> {
     match mended {
-        Err(error) if error.is_transient() && !super::asks_to_run_again(&error) => Err(error),
+        Err(error) if error.is_transient() && !matches!(error.database(), Some(sqlx::Error::Database(_))) => {
+            Err(error)
+        }
         Err(error) => {
             tracing::error!(turn_id = %turn, error = %error, cause = ?error.database().map(ToString::to_string), "the sweep cannot mend this turn");
             Ok(())

@@ -52,13 +52,16 @@ pub(super) async fn mark_dead(engine: &PgPool, lease: Duration) -> Result<u64> {
 }
 
 /// Frees the turns of dead processes. The lease is replaced, not removed: ids that the dead process issued may never
-/// arrive, and the next holder must start above them.
+/// arrive, and the next holder must start above them. One that a stalled transaction holds is left for the next sweep.
 pub(super) async fn free_dead(engine: &PgPool, max_takeovers: i64) -> Result<u64> {
     let done = sqlx::query(
         "update turns t set state = 'ready', process_id = null, lease = gen_random_uuid(), ready_at = clock_timestamp(),
-                takeovers = takeovers + 1, takeovers_total = takeovers_total + 1
-         where t.state = 'running' and t.cancel_requested_at is null and t.takeovers + 1 < $1
-           and not exists (select 1 from workers w where w.id = t.process_id and w.dead_at is null)",
+                takeovers = t.takeovers + 1, takeovers_total = t.takeovers_total + 1
+         from (select d.tenant_id, d.id from turns d
+               where d.state = 'running' and d.cancel_requested_at is null and d.takeovers + 1 < $1
+                 and not exists (select 1 from workers w where w.id = d.process_id and w.dead_at is null)
+               for no key update of d skip locked) dead
+         where t.tenant_id = dead.tenant_id and t.id = dead.id",
     )
     .bind(max_takeovers)
     .execute(engine)
