@@ -2,7 +2,11 @@
 
 use std::{convert::Infallible, fmt, time::Instant};
 
-use axum::{Router, body::Body, response::Response};
+use axum::{
+    Router,
+    body::Body,
+    response::{IntoResponse as _, Response},
+};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, header};
 use tower::Service as _;
 use tracing::{Instrument as _, field::Empty};
@@ -51,7 +55,8 @@ pub(crate) async fn answer(
     );
     span.record("route", path.get(..256).unwrap_or(path));
     request.extensions_mut().insert(RequestId(id.clone()));
-    let mut response = routed(router, request).instrument(span.clone()).await;
+    let work = routed(router, request).instrument(span.clone());
+    let mut response = if method.is_safe() { work.await } else { to_its_end(work).await };
     let _entered = span.enter();
     let failed = error::complete(&mut response, &id);
     log(&response, started, failed, quiet);
@@ -64,6 +69,15 @@ pub(crate) async fn answer(
     }
     common_headers(headers, &app);
     Ok(response)
+}
+
+/// What changes something goes on when its client goes away: dropped between a commit and its bell, it would leave
+/// others waiting for their slow timers.
+async fn to_its_end(work: impl Future<Output = Response> + Send + 'static) -> Response {
+    match tokio::spawn(work).await {
+        Ok(response) => response,
+        Err(ended) => error::Failure(shared::Error::internal(ended)).into_response(),
+    }
 }
 
 async fn routed(mut router: Router, request: Request<Body>) -> Response {

@@ -158,6 +158,17 @@ impl Contact {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).1.elapsed() >= self.lease
     }
 
+    /// Resolves when the database has not answered for half a lease.
+    pub(crate) async fn lost(&self) {
+        loop {
+            let silent = self.state.lock().unwrap_or_else(PoisonError::into_inner).0.elapsed();
+            let Some(left) = (self.lease / 2).checked_sub(silent).filter(|left| !left.is_zero()) else {
+                return;
+            };
+            tokio::time::sleep(left).await;
+        }
+    }
+
     /// Waits until the database answered less than half a lease ago.
     pub(crate) async fn regained(&self) {
         loop {

@@ -215,7 +215,7 @@ fn read(reader: &mut Reader<'_>) -> Option<Config> {
         api_key,
         fernet_keys,
         default_tenant,
-        db_pool_max: reader.number("DB_POOL_MAX", 1, 1000),
+        db_pool_max: reader.number("DB_POOL_MAX", 3, 1000),
         model: model(reader),
         model_retries: reader.number("MODEL_RETRIES", 0, 20),
         model_retry_base: reader.milliseconds("MODEL_RETRY_BASE_MS", 0, 60_000),

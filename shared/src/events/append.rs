@@ -56,7 +56,8 @@ async fn flush(shared: &Arc<Shared>, engine: &PgPool, connection: &mut OwnConnec
             }
             Err(error) if batch.len() == 1 => {
                 for (turn, _) in batch {
-                    tracing::error!(%error, source = ?error.database(), turn_id = %turn.lease.turn, "an event was refused");
+                    // The code only: the detail of a refused row may quote what somebody said.
+                    tracing::error!(%error, sqlstate = sqlstate(&error), turn_id = %turn.lease.turn, "an event was refused");
                     turn.stop(Stop::Refused(error.to_string().into()));
                 }
             }
@@ -103,8 +104,13 @@ async fn write(connection: &mut OwnConnection, batch: &mut Batch) -> Result<Vec<
 
 /// Classes 22 (data) and 23 (integrity): the same rows would be refused again.
 fn is_refusal(error: &Error) -> bool {
+    matches!(sqlstate(error).get(..2), Some("22" | "23"))
+}
+
+/// The SQLSTATE of a database's error; empty when there is none.
+fn sqlstate(error: &Error) -> String {
     let code = error.database().and_then(sqlx::Error::as_database_error).and_then(|database| database.code());
-    code.is_some_and(|code| matches!(code.get(..2), Some("22" | "23")))
+    code.map(|code| code.into_owned()).unwrap_or_default()
 }
 
 async fn settle(shared: &Arc<Shared>, engine: &PgPool, batch: Batch, kept: &[(i64, bool)]) {

@@ -79,11 +79,9 @@ impl Attempt {
     }
 
     fn plan(&self, call: &CallRecord, state: Option<&CallState>) -> Plan<'_> {
-        if let Some(raw) = &call.malformed {
-            return Plan::Answer(format!(
-                "the arguments are not valid JSON ({} bytes); write the call again",
-                raw.len()
-            ));
+        if call.malformed.is_some() {
+            let sentence = "the arguments are not valid JSON, or too long; write the call again";
+            return Plan::Answer(sentence.to_owned());
         }
         let Some(tool) = self.engine.tool(&call.tool) else {
             return Plan::Answer(format!("there is no tool {}", call.tool));

@@ -19,10 +19,14 @@ use super::{Attempt, Stop, from_log, prompt};
 const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(30);
 /// Tool calls of one reply that are carried out at most.
 const MAX_CALLS: usize = 128;
+/// Bytes of a call's arguments; more would not fit the event that tells of the call.
+const MAX_ARGUMENTS: usize = 60 * 1024;
 const MAX_OUTPUT_TOKENS: u32 = 8192;
 
 enum Asked {
     Stop(Stop),
+    /// The database was silent for so long that somebody else may hold the turn: its stream was dropped.
+    OutOfContact,
     Model(ModelError),
 }
 
@@ -49,6 +53,8 @@ impl Attempt {
                 Ok(reply) => return Ok(reply),
                 Err(Asked::Stop(stop)) => return Err(stop),
                 Err(Asked::Model(error)) => last = Some(error),
+                // Asked again until there is an answer of another kind.
+                Err(Asked::OutOfContact) => {}
             }
         }
         Err(match last {
@@ -64,8 +70,15 @@ impl Attempt {
         step: i64,
     ) -> Result<ModelStep, Asked> {
         let retries = self.engine.settings.model_retries;
-        for tried in 0.. {
+        let mut tried = 0;
+        loop {
             match self.ask(model, request, step).await {
+                // Not the model's fault: asked again as soon as the database answers.
+                Err(Asked::OutOfContact) => {
+                    if self.text.len() > self.step_text {
+                        self.void_text().await.map_err(Asked::Stop)?;
+                    }
+                }
                 Err(Asked::Model(error)) => {
                     tracing::warn!(
                         turn_id = %self.claimed.lease.turn, request_id = %self.claimed.request_id,
@@ -79,11 +92,11 @@ impl Attempt {
                         return Err(Asked::Model(error));
                     }
                     self.interruptible(tokio::time::sleep(wait)).await.map_err(Asked::Stop)?;
+                    tried += 1;
                 }
                 other => return other,
             }
         }
-        Err(Asked::Stop(Stop::Failed(Error::internal("a model was asked no time at all"))))
     }
 
     fn backoff(&self, tried: u32) -> Duration {
@@ -108,11 +121,14 @@ impl Attempt {
         let mut stream = model.stream(request.clone());
         let mut usage = None;
         let interrupted = self.interrupted();
-        tokio::pin!(interrupted);
+        let engine = Arc::clone(&self.engine);
+        let out_of_contact = engine.contact.lost();
+        tokio::pin!(interrupted, out_of_contact);
         let ended = loop {
             let next = tokio::select! {
                 biased;
                 stop = &mut interrupted => break Err(Asked::Stop(stop)),
+                () = &mut out_of_contact => break Err(Asked::OutOfContact),
                 next = stream.next() => next,
             };
             match next {
@@ -136,7 +152,7 @@ impl Attempt {
         drop(stream);
         let outcome = match &ended {
             Ok(_) => "ok",
-            Err(Asked::Stop(_)) => "stopped",
+            Err(Asked::Stop(_) | Asked::OutOfContact) => "stopped",
             Err(Asked::Model(error)) => error.kind.as_str(),
         };
         let (used, estimated) = match (&ended, usage) {
@@ -144,7 +160,7 @@ impl Attempt {
             // A server that counts nothing.
             (Ok(reply), _) => (with_output(Usage { input: estimate, ..Usage::default() }, &reply.text), true),
             (Err(_), Some(seen)) => (with_output(seen, self.message()), true),
-            (Err(Asked::Stop(_)), None) => {
+            (Err(Asked::Stop(_) | Asked::OutOfContact), None) => {
                 (with_output(Usage { input: estimate, ..Usage::default() }, self.message()), true)
             }
             // Refused before it began: nothing was used.
@@ -194,8 +210,11 @@ impl Attempt {
         let whole = reply.calls.len() <= MAX_CALLS;
         let calls = reply.calls.into_iter().take(MAX_CALLS).enumerate().map(|(index, call)| {
             let (arguments, malformed) = match call.arguments {
+                Ok(arguments) if arguments.to_string().len() > MAX_ARGUMENTS => {
+                    (None, Some(format!("arguments of more than {MAX_ARGUMENTS} bytes")))
+                }
                 Ok(arguments) => (Some(arguments), None),
-                Err(raw) => (None, Some(raw)),
+                Err(raw) => (None, Some(raw.chars().take(1000).collect())),
             };
             CallRecord {
                 id: format!("call_{}_{step}_{index}", self.claimed.turn_no),
