@@ -132,6 +132,7 @@ pub async fn start(config: Config, extras: Extras) -> anyhow::Result<Running> {
         lease: config.turn_lease,
         drain: config.drain,
         host: hostname(),
+        pulse: db::relaxed_pool(engine_options.clone()),
     };
     let supervisor =
         Supervisor::start(Arc::clone(&engine), role, stopping.clone(), killed.clone(), hasten.clone())

@@ -14,6 +14,7 @@ use shared::{
     ids::TurnId,
     turns::{Claimed, Claiming, Process, Released, TurnError},
 };
+use sqlx::PgPool;
 use tokio::{sync::Notify, time::Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -47,6 +48,8 @@ pub(crate) struct Role {
     pub(crate) lease: Duration,
     pub(crate) drain: Duration,
     pub(crate) host: String,
+    /// A connection for heartbeats alone: they wait behind no turn's work.
+    pub(crate) pulse: PgPool,
 }
 
 /// Runs turns until told to stop.
@@ -159,7 +162,7 @@ impl Supervisor {
         let sent = Instant::now();
         let process = self.process();
         if after_error || (self.running().is_empty() && beaten.elapsed() > IDLE_BEAT_EVERY) {
-            if !self.engine.turns.heartbeat(process).await? {
+            if !self.heartbeat(process).await? {
                 self.become_another().await?;
             }
             *beaten = sent;
@@ -214,18 +217,30 @@ impl Supervisor {
         }
     }
 
+    /// Gives up after the time between two: a connection that swallows what is sent must not keep the next beat from
+    /// trying another, and the pool's pauses between attempts to connect grow, so that after an outage a process that
+    /// came back late would look dead to one that came back early.
+    async fn heartbeat(&self, process: Process) -> Result<bool, Error> {
+        let beat = self.engine.turns.heartbeat(&self.role.pulse, process);
+        match tokio::time::timeout(self.beat_every(), beat).await {
+            Ok(beaten) => beaten,
+            Err(_) => Err(sqlx::Error::PoolTimedOut.into()),
+        }
+    }
+
+    fn beat_every(&self) -> Duration {
+        self.role.lease / 5
+    }
+
     async fn beat_forever(self: Arc<Self>) {
-        let every = self.role.lease / 5;
+        let every = self.beat_every();
         loop {
             tokio::time::sleep(every).await;
             if self.running().is_empty() {
                 continue;
             }
             let sent = Instant::now();
-            // A connection that swallows what is sent must not keep the next beat from trying another.
-            let beat = self.engine.turns.heartbeat(self.process());
-            let beat = tokio::time::timeout(self.role.lease / 2, beat).await;
-            match beat.unwrap_or_else(|_| Err(Error::internal("no answer within half a lease"))) {
+            match self.heartbeat(self.process()).await {
                 Ok(true) => self.engine.contact.good(sent),
                 Ok(false) => {
                     if let Err(error) = self.become_another().await {

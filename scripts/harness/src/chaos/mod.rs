@@ -69,6 +69,7 @@ pub async fn run(plan: Plan, told: impl Fn(Duration, &str)) -> Result<Report> {
         .running_turns(8)
         .apis(2)
         .workers(2)
+        .env("MODEL_IDLE_TIMEOUT_SECONDS", "2")
         .start()
         .await?;
     let begun = Instant::now();
@@ -100,15 +101,15 @@ pub async fn run(plan: Plan, told: impl Fn(Duration, &str)) -> Result<Report> {
         complaints.extend(ended?);
     }
 
-    let expected = Expectations {
+    let mut expected = Expectations {
         // Cancelled ones, and what was taken from dying workers too often.
         succeeded: 0.8,
         settle_within: Duration::from_secs(40),
-        provider: stack.provider_log(),
         ..Expectations::default()
     };
-    let violations = Oracle::check(&stack.database.admin, &stack.ledger, &expected).await?;
-    let picture = crate::oracle::Picture::of(&stack.database.admin).await?;
+    let picture = Oracle::settle(&stack.database.admin, &expected).await?;
+    expected.provider = stack.provider_log();
+    let violations = Oracle::judge(&picture, &stack.ledger, &expected);
     let mut endings: BTreeMap<String, usize> = BTreeMap::new();
     for turn in &picture.turns {
         *endings.entry(turn.state.clone()).or_default() += 1;

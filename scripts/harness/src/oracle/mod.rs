@@ -43,7 +43,7 @@ impl fmt::Display for Violation {
 /// What a model stand-in says it did.
 #[derive(Debug, Clone, Default)]
 pub struct ProviderLog {
-    /// Input and output tokens of every reply whose final usage was sent, in any order.
+    /// Input and output tokens of every reply that was sent in whole or in part, in any order.
     pub reported: Vec<(i64, i64)>,
 }
 
@@ -96,22 +96,22 @@ impl Default for Expectations {
 pub struct Oracle;
 
 impl Oracle {
-    /// Waits until no turn is unfinished (within the expected time), then judges.
+    /// Waits until no turn is unfinished (within the expected time); gives the picture to be judged. What fakes logged
+    /// must be read after this.
     ///
     /// # Errors
-    /// The database's. What the rules find is in the answer.
-    pub async fn check(admin: &PgPool, ledger: &Ledger, expected: &Expectations) -> Result<Vec<Violation>> {
+    /// The database's.
+    pub async fn settle(admin: &PgPool, expected: &Expectations) -> Result<Picture> {
         let deadline = tokio::time::Instant::now() + expected.settle_within;
-        let picture = loop {
+        loop {
             // The database may be on its way back.
             let picture = Picture::of(admin).await;
             let open = picture.as_ref().map_or(1, |picture| unsettled(picture, expected));
             if open == 0 || tokio::time::Instant::now() > deadline {
-                break picture?;
+                return Ok(picture?);
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
-        };
-        Ok(Self::judge(&picture, ledger, expected))
+        }
     }
 
     /// Judges one picture.

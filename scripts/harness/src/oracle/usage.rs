@@ -27,8 +27,10 @@ pub(super) fn calls(picture: &Picture, expected: &Expectations, found: &mut Vec<
             match reported.get_mut(&usage) {
                 Some(left) if *left > 0 => *left -= 1,
                 _ => say(format!(
-                    "call {} of turn {} was settled with {usage:?} ({:?}), which the provider did not report",
-                    call.id, turn.id, call.outcome
+                    "call {} of turn {} was settled with {usage:?}, which the provider did not report (it reported {:?})",
+                    call.id,
+                    turn.id,
+                    expected.provider.as_ref().map(|provider| &provider.reported)
                 )),
             }
         }

@@ -237,7 +237,7 @@ impl Builder {
         set("TURN_LEASE_SECONDS", "2");
         set("TURN_RETRY_BASE_MS", "50");
         set("MODEL_RETRY_BASE_MS", "20");
-        set("MODEL_IDLE_TIMEOUT_SECONDS", "2");
+        set("MODEL_IDLE_TIMEOUT_SECONDS", "20");
         set("DRAIN_SECONDS", "5");
         if let Some(first) = tenants.first() {
             set("DEFAULT_TENANT_ID", &first.id.to_string());

@@ -198,7 +198,7 @@ impl Stack {
     /// Judges the run, everything having gone well.
     ///
     /// # Errors
-    /// What the oracle found, with the ends of the processes' logs.
+    /// What the oracle found.
     pub async fn check(&mut self) -> Result<()> {
         self.check_as(Expectations::default()).await
     }
@@ -206,17 +206,16 @@ impl Stack {
     /// Judges the run by these expectations.
     ///
     /// # Errors
-    /// What the oracle found, with the ends of the processes' logs.
+    /// What the oracle found.
     pub async fn check_as(&mut self, mut expected: Expectations) -> Result<()> {
-        if expected.provider.is_none() {
-            expected.provider = self.provider_log();
-        }
-        let found = Oracle::check(&self.database.admin, &self.ledger, &expected).await?;
+        let picture = Oracle::settle(&self.database.admin, &expected).await?;
+        expected.provider = self.provider_log();
+        let found = Oracle::judge(&picture, &self.ledger, &expected);
         if found.is_empty() {
             return Ok(());
         }
         let lines: Vec<String> = found.iter().take(30).map(ToString::to_string).collect();
-        bail!("{} violations:\n{}\n{}", found.len(), lines.join("\n"), self.logs())
+        bail!("{} violations:\n{}", found.len(), lines.join("\n"))
     }
 
     /// The ends of all processes' logs.

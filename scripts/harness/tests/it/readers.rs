@@ -44,10 +44,10 @@ async fn two_thousand_readers_reconnect_at_once() -> Result<()> {
         ensure!(stack.model().gate("go").reached(1, SOON).await, "the model was not asked");
         stack.database.until(&posted.job, SOON, |turn| turn.tokens == 20).await?;
         let readers = readers_allowed();
-        let herd = (0..readers).map(|_| client.follow(&posted.job).within(Duration::from_secs(25)).to_done());
+        let herd = (0..readers).map(|_| client.follow(&posted.job).within(Duration::from_secs(45)).to_done());
         let herd = tokio::spawn(try_join_all(herd));
         // They are all there when the api goes away, and come back when it does.
-        let deadline = tokio::time::Instant::now() + SOON;
+        let deadline = tokio::time::Instant::now() + 2 * SOON;
         loop {
             let metrics = client.get("/metrics").await?.body;
             let streams =
@@ -64,7 +64,7 @@ async fn two_thousand_readers_reconnect_at_once() -> Result<()> {
         let back = Instant::now();
         stack.model().gate("go").release();
         let seen = herd.await??;
-        ensure!(back.elapsed() < Duration::from_secs(12), "the herd was served after {:?}", back.elapsed());
+        ensure!(back.elapsed() < Duration::from_secs(20), "the herd was served after {:?}", back.elapsed());
         let connections = stack.database.backends().await?.len();
         ensure!(connections <= 40, "{connections} connections to Postgres");
         ensure!(seen.iter().all(|one| one.bytes() == seen[0].bytes()), "readers saw different streams");

@@ -5,6 +5,7 @@ mod store;
 
 use std::time::Duration;
 
+use sqlx::PgPool;
 use uuid::Uuid;
 
 use super::{TurnError, Turns, ending::Ending, store as turn_store};
@@ -88,12 +89,13 @@ impl Turns {
         Ok(process)
     }
 
-    /// Says that the process lives. False: it was declared dead, and everything it held is somebody else's.
+    /// Says that the process lives, on a pool that no work waits in front of. False: it was declared dead, and
+    /// everything it held is somebody else's.
     ///
     /// # Errors
     /// The database's.
-    pub async fn heartbeat(&self, process: Process) -> Result<bool> {
-        store::heartbeat(&self.engine, process.0).await
+    pub async fn heartbeat(&self, pulse: &PgPool, process: Process) -> Result<bool> {
+        store::heartbeat(pulse, process.0).await
     }
 
     /// Removes the row of a process that holds nothing any more.

@@ -24,11 +24,11 @@ pub(super) async fn register(engine: &PgPool, process: ProcessId, host: &str, pi
     Ok(())
 }
 
-pub(super) async fn heartbeat(engine: &PgPool, process: ProcessId) -> Result<bool> {
+pub(super) async fn heartbeat(pulse: &PgPool, process: ProcessId) -> Result<bool> {
     let done =
         sqlx::query("update workers set seen_at = clock_timestamp() where id = $1 and dead_at is null")
             .bind(process)
-            .execute(engine)
+            .execute(pulse)
             .await?;
     Ok(done.rows_affected() == 1)
 }
