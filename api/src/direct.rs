@@ -1,27 +1,49 @@
 //! A stream's own connection. hyper keeps two buffers of 8 KiB and its state for as long as a response lasts, which for
 //! ten thousand idle streams is most of the memory. So a stream's connection is taken out of hyper's hands before the
-//! answer begins, and its head and chunks are written here. It ends with the stream: `Connection: close`.
+//! answer begins, its head and chunks are written here, and afterwards the connection goes back.
 
 use std::{
-    fmt::Write as _,
-    io,
+    future::poll_fn,
+    io::{self, Write as _},
     sync::{Arc, Mutex, PoisonError},
+    task::Poll,
 };
 
-use axum::{body::Body, response::Response};
-use bytes::{Buf as _, Bytes};
+use axum::{body::BodyDataStream, response::Response};
+use bytes::Bytes;
 use futures::StreamExt as _;
-use http::{HeaderValue, Version, header, response::Parts};
+use http::{HeaderValue, header, response::Parts};
 use tokio::{io::AsyncWriteExt as _, net::TcpStream};
+
+/// Chunks that are ready are written together up to this many bytes.
+const WRITE: usize = 16 * 1024;
 
 /// Put into a response's extensions by a stream: it wants its connection for itself.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct WantsConnection;
 
-/// A stream that wants its connection, with the version that the client spoke.
+/// A stream that wants its connection.
 pub(crate) struct Wanting {
-    pub(crate) version: Version,
     pub(crate) response: Response,
+    pub(crate) client: Client,
+}
+
+/// What the client said about the connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Client {
+    /// HTTP/1.1, and wants the connection afterwards.
+    KeepsAlive,
+    /// HTTP/1.1, and closes the connection afterwards.
+    Closes,
+    /// HTTP/1.0: knows no chunks; the end of the connection is the end of the body.
+    IsOld,
+}
+
+impl Client {
+    /// The same, but without its wish for the connection.
+    pub(crate) fn without_keep_alive(self) -> Self {
+        if self == Self::KeepsAlive { Self::Closes } else { self }
+    }
 }
 
 /// Where the service leaves a [`Wanting`] for the connection's task, which polls the service and looks here after.
@@ -38,72 +60,113 @@ impl Slot {
     }
 }
 
-/// Writes the stream, until it ends or the client has gone.
+/// Writes the stream until it ends; then answers the connection if it can serve another request.
 ///
 /// # Errors
 /// The connection's: the client has gone.
-pub(crate) async fn write(mut socket: TcpStream, wanting: Wanting) -> io::Result<()> {
+pub(crate) async fn write(mut socket: TcpStream, wanting: Wanting) -> io::Result<Option<TcpStream>> {
     let (mut parts, body) = wanting.response.into_parts();
-    // Before 1.1 there are no chunks; the end of the connection is the end of the body.
-    let chunked = wanting.version >= Version::HTTP_11;
-    if chunked {
-        parts.headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    let (name, value) = match wanting.client {
+        Client::IsOld => (header::CONNECTION, "close"),
+        _ => (header::TRANSFER_ENCODING, "chunked"),
+    };
+    parts.headers.insert(name, HeaderValue::from_static(value));
+    if wanting.client == Client::Closes {
+        parts.headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
-    socket.write_all(&head(&parts)).await?;
+    let head = head(&parts);
     drop(parts);
-    chunks(&mut socket, body, chunked).await?;
-    if chunked {
-        socket.write_all(b"0\r\n\r\n").await?;
+    let untouched = copy(&mut socket, head, body.into_data_stream(), wanting.client != Client::IsOld).await?;
+    if untouched && wanting.client == Client::KeepsAlive {
+        return Ok(Some(socket));
     }
-    socket.shutdown().await
+    socket.shutdown().await?;
+    Ok(None)
 }
 
-async fn chunks(socket: &mut TcpStream, body: Body, chunked: bool) -> io::Result<()> {
-    let mut stream = body.into_data_stream();
+/// Writes the head and the stream's bytes. Answers whether the client has sent nothing meanwhile, or a part of its next
+/// request would be lost.
+async fn copy(
+    socket: &mut TcpStream,
+    mut ready: Vec<u8>,
+    mut stream: BodyDataStream,
+    chunked: bool,
+) -> io::Result<bool> {
+    let mut untouched = true;
     loop {
-        let chunk = tokio::select! {
-            biased;
-            chunk = stream.next() => chunk,
-            gone = gone(socket) => return gone,
+        // What is ready goes out at once and together; nothing waits for more. The stream is not polled while a slow
+        // reader is waited for, so nothing grows.
+        let mut ended = false;
+        while ready.len() < WRITE && !ended {
+            match poll_fn(|cx| Poll::Ready(stream.poll_next_unpin(cx))).await {
+                Poll::Ready(chunk) => {
+                    ended = !encode(&mut ready, chunk.transpose().map_err(io::Error::other)?, chunked)
+                }
+                Poll::Pending => break,
+            }
+        }
+        socket.write_all(&ready).await?;
+        // An idle stream holds no buffer.
+        ready = Vec::new();
+        if ended {
+            return Ok(untouched);
+        }
+        let chunk = loop {
+            tokio::select! {
+                biased;
+                chunk = stream.next() => break chunk,
+                sent = sent(socket) => {
+                    sent?;
+                    untouched = false;
+                }
+            }
         };
-        let Some(chunk) = chunk else { return Ok(()) };
-        let chunk = chunk.map_err(io::Error::other)?;
-        // The stream is not polled while this waits, so a slow reader holds one chunk and nothing grows.
-        if chunked {
-            let length = Bytes::from(format!("{:x}\r\n", chunk.len()));
-            socket.write_all_buf(&mut length.chain(chunk).chain(&b"\r\n"[..])).await?;
-        } else {
-            socket.write_all(&chunk).await?;
+        if !encode(&mut ready, chunk.transpose().map_err(io::Error::other)?, chunked) {
+            socket.write_all(&ready).await?;
+            return Ok(untouched);
         }
     }
 }
 
+/// Appends a chunk, or the end; false at the end.
+fn encode(ready: &mut Vec<u8>, chunk: Option<Bytes>, chunked: bool) -> bool {
+    match (&chunk, chunked) {
+        (Some(bytes), true) => {
+            // Writing to a Vec cannot fail.
+            let _ = write!(ready, "{:x}\r\n", bytes.len());
+            ready.extend_from_slice(bytes);
+            ready.extend_from_slice(b"\r\n");
+        }
+        (Some(bytes), false) => ready.extend_from_slice(bytes),
+        (None, true) => ready.extend_from_slice(b"0\r\n\r\n"),
+        (None, false) => {}
+    }
+    chunk.is_some()
+}
+
 fn head(parts: &Parts) -> Vec<u8> {
-    let mut head = Vec::with_capacity(512);
+    let mut head = Vec::with_capacity(1024);
     let reason = parts.status.canonical_reason().unwrap_or_default();
-    head.extend_from_slice(format!("HTTP/1.1 {} {reason}\r\n", parts.status.as_str()).as_bytes());
+    // Writing to a Vec cannot fail.
+    let _ = write!(head, "HTTP/1.1 {} {reason}\r\n", parts.status.as_str());
     for (name, value) in &parts.headers {
         head.extend_from_slice(name.as_str().as_bytes());
         head.extend_from_slice(b": ");
         head.extend_from_slice(value.as_bytes());
         head.extend_from_slice(b"\r\n");
     }
-    let mut last = String::new();
-    // Writing to a String cannot fail.
-    let _ = write!(last, "date: {}\r\n", chrono::Utc::now().format("%a, %d %b %Y %H:%M:%S GMT"));
-    last.push_str("connection: close\r\n\r\n");
-    head.extend_from_slice(last.as_bytes());
+    let _ = write!(head, "date: {}\r\n\r\n", chrono::Utc::now().format("%a, %d %b %Y %H:%M:%S GMT"));
     head
 }
 
-/// Waits until the client has closed the connection. What it sends is thrown away: a stream answers one request.
-async fn gone(socket: &TcpStream) -> io::Result<()> {
+/// Waits until the client sends something, which is thrown away, or has gone, which is an error.
+async fn sent(socket: &TcpStream) -> io::Result<()> {
     let mut bin = [0; 64];
     loop {
         socket.readable().await?;
         match socket.try_read(&mut bin) {
             Ok(0) => return Err(io::ErrorKind::ConnectionAborted.into()),
-            Ok(_) => {}
+            Ok(_) => return Ok(()),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) => return Err(error),
         }

@@ -7,14 +7,14 @@
 use std::{future::poll_fn, io, pin::Pin, task::Poll, time::Duration};
 
 use axum::{Router, body::Body, response::Response};
-use http::{Method, Request};
+use http::{Method, Request, Version, header};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    direct::{self, Slot, Wanting, WantsConnection},
+    direct::{self, Client, Slot, Wanting, WantsConnection},
     request,
     state::App,
 };
@@ -73,14 +73,16 @@ async fn connection(stream: TcpStream, http: http1::Builder, app: App, router: R
     if stream.set_nodelay(true).is_err() {
         return;
     }
-    // In a box that is gone when a stream begins: a task is as large as its largest moment.
-    let Some((socket, wanting)) = Box::pin(requests(stream, http, app, router, ending.clone())).await else {
-        return;
-    };
-    // How a connection ends is the client's affair.
-    tokio::select! {
-        _ = direct::write(socket, wanting) => {}
-        () = ending.cut.cancelled() => {}
+    let mut next = Some(stream);
+    while let Some(stream) = next.take() {
+        // In a box that is gone when a stream begins: a task is as large as its largest moment.
+        let requests = Box::pin(requests(stream, http.clone(), app.clone(), router.clone(), ending.clone()));
+        let Some((socket, wanting)) = requests.await else { return };
+        // How a connection ends is the client's affair.
+        tokio::select! {
+            written = direct::write(socket, wanting) => next = written.unwrap_or_default(),
+            () = ending.cut.cancelled() => {}
+        }
     }
 }
 
@@ -115,7 +117,13 @@ async fn requests(
         wanting = ended => wanting?,
         () = ending.cut.cancelled() => return None,
     };
-    Some((serving.into_parts().io.into_inner(), wanting))
+    let hyper = serving.into_parts();
+    let wanting = match hyper.read_buf.is_empty() {
+        true => wanting,
+        // The beginning of a further request was read, and cannot be put back.
+        false => Wanting { client: wanting.client.without_keep_alive(), ..wanting },
+    };
+    Some((hyper.io.into_inner(), wanting))
 }
 
 async fn serve(
@@ -124,12 +132,24 @@ async fn serve(
     slot: Slot,
     request: Request<Body>,
 ) -> Result<Response, request::ClosedWithoutAnswer> {
-    let (version, is_get) = (request.version(), request.method() == Method::GET);
+    let (client, is_get) = (client(&request), request.method() == Method::GET);
     let response = request::answer(app, router, request).await?;
     if is_get && response.extensions().get::<WantsConnection>().is_some() {
-        slot.put(Wanting { version, response });
+        slot.put(Wanting { response, client });
         // hyper is to write nothing; the connection's task looks into the slot after this poll.
         return std::future::pending().await;
     }
     Ok(response)
+}
+
+fn client(request: &Request<Body>) -> Client {
+    let says = |word: &str| {
+        let connection = request.headers().get(header::CONNECTION).and_then(|value| value.to_str().ok());
+        connection.is_some_and(|value| value.split(',').any(|token| token.trim().eq_ignore_ascii_case(word)))
+    };
+    match request.version() {
+        version if version < Version::HTTP_11 => Client::IsOld,
+        _ if says("close") => Client::Closes,
+        _ => Client::KeepsAlive,
+    }
 }

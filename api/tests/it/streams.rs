@@ -235,12 +235,13 @@ async fn raw(app: &TestApp, head: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_streams_connection_ends_with_it() {
+async fn a_streams_connection_is_plain_http() {
     let app = TestApp::start().await;
     let turn = app.chat(MEMBER).await;
     cancel(&app, &turn).await;
     let path = turn["links"]["events"].as_str().unwrap();
-    let new = raw(&app, &format!("GET {path} HTTP/1.1\r\nHost: x\r\nX-API-Key: {MEMBER}\r\n\r\n")).await;
+    let get = format!("GET {path} HTTP/1.1\r\nHost: x\r\nX-API-Key: {MEMBER}\r\n");
+    let new = raw(&app, &format!("{get}Connection: close\r\n\r\n")).await;
     let (head, body) = new.split_once("\r\n\r\n").unwrap();
     assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
     for line in ["transfer-encoding: chunked", "connection: close", "x-content-type-options: nosniff"] {
@@ -251,6 +252,10 @@ async fn a_streams_connection_ends_with_it() {
     let (head, body) = old.split_once("\r\n\r\n").unwrap();
     assert!(!head.contains("chunked"), "{head}");
     assert_eq!(ids(body), [event("1.1", "queued"), event("1.2", "done")]);
+    // The connection outlives the stream, but not when a part of the next request was read with the first.
+    let both = raw(&app, &format!("{get}\r\n{get}Connection: close\r\n\r\n")).await;
+    assert!((1..=2).contains(&both.matches("HTTP/1.1 200 OK").count()), "{both}");
+    assert!(both.ends_with("\r\n0\r\n\r\n"), "{both}");
     // Asking for the head alone opens nothing.
     let head = app.request(Method::HEAD, path).header("X-API-Key", MEMBER);
     let answered = app.send(head).await;
