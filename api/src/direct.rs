@@ -100,7 +100,8 @@ async fn copy(
         while ready.len() < WRITE && !ended {
             match poll_fn(|cx| Poll::Ready(stream.poll_next_unpin(cx))).await {
                 Poll::Ready(chunk) => {
-                    ended = !encode(&mut ready, chunk.transpose().map_err(io::Error::other)?, chunked)
+                    ended =
+                        !encode(&mut ready, chunk.transpose().map_err(io::Error::other)?.as_ref(), chunked)
                 }
                 Poll::Pending => break,
             }
@@ -121,7 +122,7 @@ async fn copy(
                 }
             }
         };
-        if !encode(&mut ready, chunk.transpose().map_err(io::Error::other)?, chunked) {
+        if !encode(&mut ready, chunk.transpose().map_err(io::Error::other)?.as_ref(), chunked) {
             socket.write_all(&ready).await?;
             return Ok(untouched);
         }
@@ -129,8 +130,8 @@ async fn copy(
 }
 
 /// Appends a chunk, or the end; false at the end.
-fn encode(ready: &mut Vec<u8>, chunk: Option<Bytes>, chunked: bool) -> bool {
-    match (&chunk, chunked) {
+fn encode(ready: &mut Vec<u8>, chunk: Option<&Bytes>, chunked: bool) -> bool {
+    match (chunk, chunked) {
         (Some(bytes), true) => {
             // Writing to a Vec cannot fail.
             let _ = write!(ready, "{:x}\r\n", bytes.len());

@@ -267,7 +267,12 @@ async fn ended(
                 return Ok(None);
             }
         }
-        let Ok(events) = tokio::time::timeout_at(until, follower.next()).await else { return Ok(None) };
+        let events = tokio::select! {
+            events = follower.next() => events,
+            () = tokio::time::sleep_until(until) => return Ok(None),
+            // The turn goes on without this process; the client may follow it elsewhere.
+            () = app.draining.cancelled() => return Ok(None),
+        };
         look = events.iter().any(|event| matches!(event.kind, EventKind::Done | EventKind::ApprovalRequired));
         if events.is_empty() {
             // The log ended; the turn says how.

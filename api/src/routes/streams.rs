@@ -67,11 +67,15 @@ async fn begin_at_job(app: &App, turn: TurnId, parts: &Parts) -> Answer<Opening>
 
 /// Whether nothing comes after this event any more.
 fn is_over(start: &StreamStart, seq: i64) -> Answer<bool> {
+    // Also of an old turn, while its log is there: who has seen all of it misses nothing.
+    if start.status.is_terminal() && start.last_seq > 0 && seq >= start.last_seq {
+        return Ok(true);
+    }
     if start.past_retention {
         let message = "the turn ended over 24 hours ago and its events are gone; the job has its result";
         return Err(Error::new(Code::Gone, message).into());
     }
-    Ok(start.status.is_terminal() && seq >= start.last_seq)
+    Ok(false)
 }
 
 /// The query of GET /chat/stream.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use http::{Method, StatusCode};
 use serde_json::json;
 
-use crate::app::{MEMBER, TestApp};
+use crate::app::{MEMBER, TestApp, say};
 
 #[tokio::test]
 async fn health_and_metrics() {
@@ -85,4 +85,19 @@ async fn without_a_database_the_process_lives_and_streams_do_not_answer() {
     let closed = stream.send().await.unwrap_err();
     assert!(closed.is_request() && !closed.is_timeout(), "{closed:?}");
     assert!(started.elapsed() >= Duration::from_millis(500), "it was not held");
+}
+
+#[tokio::test]
+async fn a_stop_answers_who_waits() {
+    let app = TestApp::start().await;
+    let waiting = app.request(Method::POST, "/chat").header("X-API-Key", MEMBER).header("Prefer", "wait=30");
+    let waiting = tokio::spawn(waiting.json(&say("hello")).send());
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
+    while app.rows().await[0] == 0 {
+        assert!(tokio::time::Instant::now() < deadline, "the turn was not posted");
+    }
+    let TestApp { running, db, .. } = app;
+    tokio::time::timeout(Duration::from_secs(10), running.stop()).await.unwrap();
+    assert_eq!(waiting.await.unwrap().unwrap().status(), StatusCode::ACCEPTED);
+    drop(db);
 }

@@ -149,7 +149,12 @@ async fn a_turn_that_ended_a_day_ago_is_gone() {
     let turn = app.chat(MEMBER).await;
     cancel(&app, &turn).await;
     app.execute("update turns set finished_at = clock_timestamp() - interval '24 hours 1 second'").await;
-    app.get(MEMBER, turn["links"]["events"].as_str().unwrap()).await.is_error(410, "APP-410-GONE");
+    let events = turn["links"]["events"].as_str().unwrap();
+    app.get(MEMBER, events).await.is_error(410, "APP-410-GONE");
+    app.get(MEMBER, &format!("{events}?lastEventId=1.1")).await.is_error(410, "APP-410-GONE");
+    // Who has seen all of it is told to stop, not that something was lost.
+    let past = app.get(MEMBER, &format!("{events}?lastEventId=1.2")).await;
+    assert_eq!(past.status, StatusCode::NO_CONTENT);
 }
 
 #[tokio::test]
