@@ -1,7 +1,7 @@
 //! Posting: idempotency record, message, turn, first event and, when the turn may run at once, its ticket, in one
 //! transaction. Nothing is enqueued that is not stored and nothing is stored that is not enqueued.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use secrecy::SecretString;
 
@@ -15,6 +15,9 @@ use crate::{
     ids::{ConversationId, ItemUid, SessionId, TurnId},
     jobs, sessions,
 };
+
+/// How long after its start a post is tried again when the connection broke.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Who said a message that comes with a post.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -155,12 +158,16 @@ impl Turns {
 
     async fn post_as(&self, actor: &Actor, new: &NewTurn, retry: Option<&Retry>) -> Result<Accepted> {
         let mut left = 3_u32;
+        let begun = Instant::now();
         loop {
             match self.try_post(actor, new, retry).await {
                 Err(error) if super::asks_to_run_again(&error) && left > 0 => left -= 1,
                 // The connection broke, or it broke before and this is the second try of a post that was stored. The
-                // commit may have happened; the turn's id tells.
-                Err(error) if (error.is_transient() || is_duplicate(&error)) && left > 0 => {
+                // commit may have happened; the turn's id tells. While the database is away, each look waits for
+                // seconds, and the caller is better served with an answer.
+                Err(error)
+                    if (error.is_transient() || is_duplicate(&error)) && left > 0 && begun.elapsed() < PATIENCE =>
+                {
                     left -= 1;
                     tokio::time::sleep(Duration::from_millis(100)).await;
                     if let Ok(Some(accepted)) = self.accepted(actor, new.id).await {

@@ -88,8 +88,10 @@ async fn streams_wait_for_a_database_that_is_away() -> Result<()> {
         let ready = client.get("/readyz").await?;
         ensure_eq!(ready.status, 503, "{}", ready.body);
         ensure_eq!(client.get("/healthz").await?.status, 200, "healthz");
+        let before = std::time::Instant::now();
         let refused = client.chat(&Chat::new("now")).await?;
         ensure!(refused.status >= 500, "{} {}", refused.status, refused.body);
+        ensure!(before.elapsed() < Duration::from_secs(12), "a refusal took {:?}", before.elapsed());
         stack.database.cluster().start_again().await?;
         let seen = early.await??;
         ensure_eq!(seen.kinds().last(), Some(&"done"), "{:?}", seen.kinds());
