@@ -21,11 +21,16 @@ use tokio::time::Instant;
 
 pub use self::faults::Fault;
 use crate::{
-    client::{Chat, Client},
-    load::one_turn,
+    client::{Chat, Client, Posted},
+    fakes::outside::FakeOutside,
+    load::{fresh_key, one_turn},
     oracle::{Expectations, Oracle, Violation},
+    process::binary,
     stack::{Stack, Through},
 };
+
+/// How long a person waits for the end of a turn before it counts as lost.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What to do.
 #[derive(Debug, Clone, Copy)]
@@ -62,7 +67,11 @@ pub struct Report {
 /// # Errors
 /// The stack does not start, or a fault cannot be done.
 pub async fn run(plan: Plan, told: impl Fn(Duration, &str)) -> Result<Report> {
+    let outside = FakeOutside::start().await?;
+    let worker = binary("worker_with_outside_tools")?;
     let mut stack = Stack::builder()
+        .worker_binary(&worker.to_string_lossy())
+        .env("OUTSIDE_URL", &outside.url)
         .own_cluster()
         .proxy(Through::All)
         .tenants(2)
@@ -72,6 +81,9 @@ pub async fn run(plan: Plan, told: impl Fn(Duration, &str)) -> Result<Report> {
         .env("MODEL_IDLE_TIMEOUT_SECONDS", "2")
         .start()
         .await?;
+    for tenant in &stack.tenants {
+        stack.database.set_policy(tenant.id, "create_note", "ask").await?;
+    }
     let begun = Instant::now();
     let over = Arc::new(AtomicBool::new(false));
     let people = Arc::new(People { over: Arc::clone(&over), posted: AtomicUsize::new(0) });
@@ -109,6 +121,8 @@ pub async fn run(plan: Plan, told: impl Fn(Duration, &str)) -> Result<Report> {
     };
     let picture = Oracle::settle(&stack.database.admin, &expected).await?;
     expected.provider = stack.provider_log();
+    expected.outside = outside.received();
+    expected.outside_repeatable = vec!["ring_safely".to_owned()];
     let violations = Oracle::judge(&picture, &stack.ledger, &expected);
     let mut endings: BTreeMap<String, usize> = BTreeMap::new();
     for turn in &picture.turns {
@@ -142,31 +156,75 @@ impl People {
             if let Some(token) = session.as_ref().filter(|_| random.random_bool(0.8)) {
                 chat = chat.session(token);
             }
-            let cancels = random.random_bool(0.05);
-            let canceller = cancels.then(|| tokio::spawn(cancel_something(client.clone())));
-            match one_turn(&client, &bases, chat, Duration::from_secs(60)).await {
-                Ok((posted, _)) => session = Some(posted.session),
+            if session.is_some() && random.random_bool(0.1) {
+                chat = chat.on_busy("interrupt");
+            }
+            // Now and then somebody cancels, or posts into the same conversation at the same time.
+            let beside = match random.random_range(0..20) {
+                0 => Some(tokio::spawn(cancel_something(client.clone()))),
+                1 => session
+                    .clone()
+                    .map(|token| tokio::spawn(post_beside(client.clone(), bases.clone(), token))),
+                _ => None,
+            };
+            match self.one_turn(&client, &bases, chat).await {
+                Ok(posted) => session = Some(posted.session),
                 Err(error) => {
                     complaints.push(format!("{error:#}"));
                     session = None;
                 }
             }
-            if let Some(canceller) = canceller {
-                canceller.await.ok();
+            if let Some(beside) = beside
+                && let Ok(Err(error)) = beside.await
+            {
+                complaints.push(format!("{error:#}"));
             }
         }
         complaints
     }
+
+    async fn one_turn(&self, client: &Client, bases: &[String], chat: Chat) -> Result<Posted> {
+        let posted = client.accept_stubbornly(&chat.idempotency(&fresh_key()), PATIENCE).await?;
+        let deciding = tokio::spawn(decide(client.clone(), bases.to_vec(), posted.job.clone()));
+        let followed = client.follow(&posted.job).over(bases).within(PATIENCE).to_done().await;
+        deciding.abort();
+        followed?;
+        Ok(posted)
+    }
+}
+
+/// Says yes to half of what a turn asks, for as long as it runs.
+async fn decide(client: Client, bases: Vec<String>, job: String) {
+    let mut number = 0;
+    loop {
+        tokio::time::sleep(Duration::from_millis(150)).await;
+        number += 1;
+        let client = client.at(&bases[number % bases.len()]);
+        let Ok(view) = client.job(&job).await else { continue };
+        for approval in view["waitingFor"]["approvals"].as_array().into_iter().flatten() {
+            let call = approval["callId"].as_str().unwrap_or_default();
+            let decision = if call.len().is_multiple_of(2) { "approve" } else { "deny" };
+            // A lost answer is asked for again; a decision that was taken is a conflict by then.
+            client.decide(&job, call, decision).await.ok();
+        }
+    }
+}
+
+/// Another device of the same person.
+async fn post_beside(client: Client, bases: Vec<String>, token: String) -> Result<()> {
+    let chat = Chat::new(&format!("{} says: me too [[tokens:3]]", client.tenant)).session(&token);
+    one_turn(&client, &bases, chat, PATIENCE).await.map(drop)
 }
 
 /// Cancels the newest turn of this tenant, if the API answers.
-async fn cancel_something(client: Client) {
+async fn cancel_something(client: Client) -> Result<()> {
     tokio::time::sleep(Duration::from_millis(150)).await;
     let newest = client.ledger().accepted().into_iter().rev().find(|turn| turn.tenant == client.tenant);
     if let Some(turn) = newest {
         // During a restart nobody may answer, and then it is not cancelled.
         client.cancel(&turn.job).await.ok();
     }
+    Ok(())
 }
 
 /// A message with some work in it, which goes wrong now and then.
@@ -178,8 +236,13 @@ fn message(number: usize, random: &mut StdRng) -> String {
             text += "[[next]]";
         }
     }
-    if random.random_bool(0.3) {
-        text += "[[tool:list_tasks {}]]";
+    for (tool, share) in [("list_tasks {}", 0.3), ("ring_once {}", 0.15), ("ring_safely {}", 0.15)] {
+        if random.random_bool(share) {
+            text += &format!("[[tool:{tool}]]");
+        }
+    }
+    if random.random_bool(0.08) {
+        text += &format!("[[tool:create_note {{\"title\":\"note {number}\",\"content\":\"x\"}}]]");
     }
     text += &format!("[[tokens:{}]][[delay:{}]]", random.random_range(1..40), random.random_range(0..30));
     if random.random_bool(0.15) {

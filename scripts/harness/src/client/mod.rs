@@ -133,12 +133,7 @@ impl Client {
     #[must_use]
     pub fn new(base: &str, key: &str, tenant: &str, ledger: &Arc<Ledger>) -> Self {
         Self {
-            http: reqwest::Client::builder()
-                .http1_only()
-                .pool_max_idle_per_host(64)
-                .connect_timeout(Duration::from_secs(5))
-                .build()
-                .expect("a client without TLS settings can always be built"),
+            http: http(),
             base: base.to_owned(),
             key: key.to_owned(),
             tenant: tenant.to_owned(),
@@ -165,7 +160,6 @@ impl Client {
     }
 
     /// A request with the caller's key, not yet sent.
-    #[must_use]
     pub fn request(&self, method: &str, path: &str) -> reqwest::RequestBuilder {
         let method = reqwest::Method::from_bytes(method.as_bytes()).expect("tests name real methods");
         self.http
@@ -363,6 +357,17 @@ impl Client {
     pub fn key(&self) -> &str {
         &self.key
     }
+}
+
+/// A client for loopback.
+#[must_use]
+pub fn http() -> reqwest::Client {
+    reqwest::Client::builder()
+        .http1_only()
+        .pool_max_idle_per_host(64)
+        .connect_timeout(Duration::from_secs(5))
+        .build()
+        .expect("a client without settings that can be wrong is always built")
 }
 
 /// For query values: everything but letters, digits, `-`, `_`, `.` and `~`.

@@ -21,6 +21,9 @@ pub enum Pace {
     Slow(usize, Duration),
 }
 
+/// Asked after each event whether to cut the connection; shown all events so far.
+type CutWhen = Box<dyn FnMut(&[Frame]) -> bool + Send>;
+
 /// How one connection ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ending {
@@ -40,7 +43,7 @@ pub struct Follow {
     path: String,
     bases: Vec<String>,
     last_event_id: Option<String>,
-    cut_after: Box<dyn FnMut(&[Frame]) -> bool + Send>,
+    cut_after: CutWhen,
     pace: Pace,
     within: Duration,
     transcript: Transcript,

@@ -109,7 +109,7 @@ impl OutsideTool for Poison {
 /// `poison`, which says that it only reads and kills its process.
 #[must_use]
 pub fn tools(url: &str) -> Vec<ToolDef> {
-    let http = reqwest::Client::new();
+    let http = crate::client::http();
     let ring = |name: &'static str, effect| {
         let tool = Ring { tool: name, url: url.to_owned(), http: http.clone() };
         definition(name, effect, Arc::new(tool))

@@ -1,7 +1,5 @@
 //! A judge that never finds anything is no judge: a run that is right, and every way in which it can be wrong.
 
-#![expect(clippy::unwrap_used, reason = "tests")]
-
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::json;
 use uuid::Uuid;

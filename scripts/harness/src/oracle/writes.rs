@@ -30,7 +30,7 @@ pub(super) fn tool_results(picture: &Picture, found: &mut Vec<Violation>) {
             // A turn that was cancelled or died may have been cut between the two.
             let fewest = usize::from(turn.state == "succeeded");
             if *called != 1 || *answered < fewest || *answered > 1 {
-                say(format!("{} call events and {answered} result events of call {id}", called));
+                say(format!("{called} call events and {answered} result events of call {id}"));
             }
         }
         let mut wanted = BTreeSet::new();

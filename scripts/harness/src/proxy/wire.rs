@@ -97,7 +97,6 @@ impl Messages {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
     use super::*;
 
     fn message(kind: u8, body: &[u8]) -> Vec<u8> {

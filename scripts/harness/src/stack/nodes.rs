@@ -51,7 +51,7 @@ impl ApiNode {
     }
 
     pub(super) async fn until_ready(&mut self, within: Duration) -> Result<()> {
-        let http = reqwest::Client::new();
+        let http = crate::client::http();
         let deadline = tokio::time::Instant::now() + within;
         loop {
             let asked =
