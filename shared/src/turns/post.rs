@@ -166,7 +166,9 @@ impl Turns {
                 // commit may have happened; the turn's id tells. While the database is away, each look waits for
                 // seconds, and the caller is better served with an answer.
                 Err(error)
-                    if (error.is_transient() || is_duplicate(&error)) && left > 0 && begun.elapsed() < PATIENCE =>
+                    if (error.is_transient() || is_duplicate(&error))
+                        && left > 0
+                        && begun.elapsed() < PATIENCE =>
                 {
                     left -= 1;
                     tokio::time::sleep(Duration::from_millis(100)).await;

@@ -193,7 +193,7 @@ impl Stack {
     /// The model does not answer.
     pub(super) async fn release(&self, gate: &str) -> Result<()> {
         let url = format!("{}/gates/{gate}/release", self.model_url);
-        reqwest::Client::new().post(url).send().await?.error_for_status()?;
+        crate::client::http().post(url).send().await?.error_for_status()?;
         Ok(())
     }
 

@@ -44,7 +44,7 @@ async fn of_every_kind_of_write_of_a_worker() -> Result<()> {
         ] {
             let before = stack.proxy().lost();
             stack.proxy().lose_replies_to(statement, 2);
-            crowd(&[client.clone()], &bases, 2, 2, busy_text, Duration::from_secs(20)).await?;
+            crowd(std::slice::from_ref(&client), &bases, 2, 2, busy_text, Duration::from_secs(20)).await?;
             ensure!(stack.proxy().lost() > before, "no reply to {statement:?} was lost");
         }
         let expected = Expectations { takeovers_at_most: Some(0), ..Expectations::default() };

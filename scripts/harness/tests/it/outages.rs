@@ -72,7 +72,7 @@ async fn a_cut_listener_costs_a_delay_and_no_event() -> Result<()> {
         reader.await??;
         // And again, with everything cut at once and work arriving in the gap.
         stack.database.cut_everybody().await?;
-        crowd(&[client.clone()], &bases, 4, 2, |_, _| "go on".to_owned(), SOON).await?;
+        crowd(std::slice::from_ref(&client), &bases, 4, 2, |_, _| "go on".to_owned(), SOON).await?;
         stack.check().await
     })
     .await
