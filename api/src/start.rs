@@ -98,8 +98,11 @@ impl Running {
             self.ending.cut.cancel();
             self.ending.connections.wait().await;
         }
-        let pools = async { tokio::join!(self.app.tenants.app().close(), self.app.engine.close()) };
-        if tokio::time::timeout(Duration::from_secs(2), pools).await.is_err() {
+        let last = async {
+            self.app.last_accessed.write().await;
+            tokio::join!(self.app.tenants.app().close(), self.app.engine.close());
+        };
+        if tokio::time::timeout(Duration::from_secs(2), last).await.is_err() {
             tracing::warn!("database connections did not close in time");
         }
     }

@@ -76,3 +76,20 @@ async fn an_expired_session_is_gone() {
     // The job is the user's, not the session's.
     assert_eq!(app.get(MEMBER, turn["links"]["self"].as_str().unwrap()).await.status, StatusCode::OK);
 }
+
+#[tokio::test]
+async fn the_last_use_is_written_at_the_latest_when_the_process_stops() {
+    let app = TestApp::start().await;
+    app.chat(MEMBER).await;
+    app.execute("update user_sessions set last_accessed = now() - interval '1 day'").await;
+    let session = app.get(MEMBER, "/sessions").await.json()["sessions"][0]["id"].as_str().unwrap().to_owned();
+    app.get(MEMBER, &format!("/sessions/{session}")).await;
+    let TestApp { running, db, .. } = app;
+    running.stop().await;
+    let is_fresh: bool =
+        sqlx::query_scalar("select last_accessed > now() - interval '1 minute' from user_sessions")
+            .fetch_one(&db.admin())
+            .await
+            .unwrap();
+    assert!(is_fresh);
+}

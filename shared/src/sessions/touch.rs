@@ -33,28 +33,30 @@ mod parking {
 /// Remembers which sessions were used; writes them within ten seconds.
 #[derive(Clone)]
 pub struct LastAccessed {
+    engine: PgPool,
+    idle_days: i64,
     seen: Arc<Parked>,
     wake: Arc<tokio::sync::Notify>,
 }
 
 impl LastAccessed {
-    /// Starts the writing task; it writes what is left when `stop` is cancelled.
+    /// Starts the writing task, which ends when `stop` is cancelled; [`Self::write`] writes what is left.
     #[must_use]
     pub fn start(engine: PgPool, idle_days: i64, stop: CancellationToken) -> Self {
-        let this = Self { seen: Arc::default(), wake: Arc::default() };
+        let this = Self { engine, idle_days, seen: Arc::default(), wake: Arc::default() };
         let task = this.clone();
         tokio::spawn(async move {
             loop {
                 // Nothing seen, nothing asked: an idle process makes no query for this.
                 tokio::select! {
                     () = task.wake.notified() => {}
-                    () = stop.cancelled() => return task.write(&engine, idle_days).await,
+                    () = stop.cancelled() => return,
                 }
                 tokio::select! {
                     () = tokio::time::sleep(Duration::from_secs(5)) => {}
-                    () = stop.cancelled() => {}
+                    () = stop.cancelled() => return,
                 }
-                task.write(&engine, idle_days).await;
+                task.write().await;
             }
         });
         this
@@ -67,12 +69,13 @@ impl LastAccessed {
         }
     }
 
-    async fn write(&self, engine: &PgPool, idle_days: i64) {
+    /// Writes what was noted and not yet written.
+    pub async fn write(&self) {
         let seen: HashSet<_> = self.seen.take();
         if seen.is_empty() {
             return;
         }
-        if let Err(error) = store::touch(engine, &seen, idle_days).await {
+        if let Err(error) = store::touch(&self.engine, &seen, self.idle_days).await {
             tracing::warn!(error = %error, sessions = seen.len(), "last access times were not written; trying again");
             for key in seen {
                 self.seen.put(key);
