@@ -17,8 +17,6 @@ use super::{
     store,
 };
 
-const WARM_UP: Duration = Duration::from_millis(1500);
-
 /// What a load did.
 struct Outcome {
     turns: usize,
@@ -57,7 +55,7 @@ pub(super) async fn measure(plan: &Plan, stack: &Stack, floor: &Floor) -> Result
         floor.load(conversations, Duration::from_millis(500)).await?;
         let under_floor = load_floor(stack, floor, conversations, length / 2).await?;
         table.row(row(&format!("floor, {conversations}"), &under_floor, true));
-        let (warm, _) = converse(stack, conversations, WARM_UP).await?;
+        let warm = warm_up(plan, stack, conversations).await?;
         let outcome = load(stack, conversations, length).await?;
         table.row(row(&format!("product, {conversations}"), &outcome, false));
         all += warm + outcome.turns;
@@ -119,6 +117,22 @@ async fn load(stack: &Stack, conversations: usize, length: Duration) -> Result<O
     })
 }
 
+/// Runs turns until the tables have rows to be counted, and the connections of all pools plans to keep. Answers how
+/// many.
+///
+/// # Errors
+/// A turn is not answered.
+pub(super) async fn warm_up(plan: &Plan, stack: &Stack, conversations: usize) -> Result<usize> {
+    let (wanted, until) = (plan.pick(500, 1500), Instant::now() + Duration::from_secs(plan.pick(4, 10)));
+    let mut turns = 0;
+    while turns < wanted && Instant::now() < until {
+        turns += converse(stack, conversations, Duration::from_millis(500)).await?.0;
+    }
+    // What autovacuum does within a minute; plans made over empty tables read them whole.
+    store::analyze(&stack.admin).await?;
+    Ok(turns + converse(stack, conversations, Duration::from_secs(plan.pick(1, 2))).await?.0)
+}
+
 type Turns = Vec<(Instant, Seen)>;
 
 /// So many conversations, each posting its next turn when one is done, for so long.
@@ -166,6 +180,9 @@ async fn user(mut post: Connection, mut events: Connection, until: Instant) -> R
 /// A turn is not answered.
 #[expect(clippy::print_stderr, reason = "for the person at the profiler")]
 pub(super) async fn hold(stack: &Stack, length: Duration) -> Result<()> {
+    converse(stack, 16, Duration::from_secs(4)).await?;
+    store::analyze(&stack.admin).await?;
+    converse(stack, 16, Duration::from_secs(2)).await?;
     let workers: Vec<u32> = stack.workers.iter().map(crate::process::Process::pid).collect();
     eprintln!(
         "16 conversations for {} s: api {}, workers {workers:?}, a backend's parent {}",

@@ -40,6 +40,10 @@ pub struct Plan {
     pub workers: usize,
     /// Keep the stack of `load` running for so long at 16 conversations, for a profiler to look at.
     pub hold: Option<Duration>,
+    /// Settings of Postgres, and variables of the product's processes, other than the default ones: for experiments.
+    pub settings: Vec<(String, String)>,
+    /// See `settings`.
+    pub variables: Vec<(String, String)>,
     /// The checkout: where `docs/` is.
     pub root: PathBuf,
 }
@@ -61,8 +65,11 @@ impl Plan {
 /// Something does not start, or does not answer as it must.
 pub async fn run(plan: &Plan, show: &(dyn Fn(&Table) + Sync)) -> Result<Report> {
     let mut report = Report::new(machine::describe(&plan.root));
-    let mut stack = Stack::start(plan.workers).await?;
+    let mut stack = Stack::start(plan).await?;
     report.machine.push(("Postgres".to_owned(), store::version(&stack.admin).await?));
+    for (name, value) in plan.settings.iter().chain(&plan.variables) {
+        report.machine.push((name.clone(), value.clone()));
+    }
     let fresh = stack.memory()?;
     let floor = Floor::start(&stack.floor_url).await?;
     let mut add = |table: Table| {

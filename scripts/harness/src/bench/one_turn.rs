@@ -9,6 +9,7 @@ use super::{
     Plan,
     client::Connection,
     floor::Floor,
+    load,
     report::Table,
     stack::Stack,
     statistics::{Samples, figure, milliseconds},
@@ -123,6 +124,7 @@ pub(super) async fn measure(plan: &Plan, stack: &Stack, floor: &Floor) -> Result
     let mut sessions = User::new(stack, MESSAGE).await?;
     let mut writing = User::new(stack, WRITING).await?;
     let mut warm = Moments::default();
+    load::warm_up(plan, stack, 4).await?;
     for _ in 0..20 {
         floor.turn().await?;
         jobs.turn(&mut warm).await?;

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use sqlx::PgPool;
 use tokio::net::TcpStream;
 
-use super::{client::Connection, procfs, store};
+use super::{Plan, client::Connection, procfs, store};
 use crate::{
     folder::Folder,
     postgres::{Cluster, Stop},
@@ -67,16 +67,21 @@ pub(super) struct Memory {
 }
 
 impl Stack {
-    /// Starts all of it with the product's default settings.
+    /// Starts all of it, with the product's default settings where the plan has no others.
     ///
     /// # Errors
     /// Something does not start.
-    pub(super) async fn start(workers: usize) -> Result<Self> {
+    pub(super) async fn start(plan: &Plan) -> Result<Self> {
         let cluster = Cluster::start().await?;
         let admin_url = cluster.url("admin").await?;
         let admin = store::connect(&admin_url).await?;
         // Loaded and silent, until a section asks for it.
         store::load_statement_statistics(&admin).await?;
+        for (name, value) in &plan.settings {
+            store::change_setting(&admin, name, value)
+                .await
+                .with_context(|| format!("--set {name}={value}"))?;
+        }
         admin.close().await;
         cluster.restart(Stop::Fast).await?;
         let admin = store::connect(&admin_url).await?;
@@ -93,7 +98,7 @@ impl Stack {
         let engine = cluster.url("engine").await?;
         let owner = cluster.url("owner").await?;
         let model_url = format!("http://127.0.0.1:{model_port}");
-        let variables: BTreeMap<String, String> = [
+        let mut variables: BTreeMap<String, String> = [
             ("APP_ENV", "dev"),
             ("DB_URL", &app),
             ("DB_ENGINE_URL", &engine),
@@ -107,6 +112,7 @@ impl Stack {
         .into_iter()
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .collect();
+        variables.extend(plan.variables.iter().cloned());
         let mut migration =
             Process::start("migrate", &binary("api")?, &["migrate"], pairs(&variables), folder.path())?;
         if !migration.wait(Duration::from_secs(60)).await?.success() {
@@ -128,7 +134,7 @@ impl Stack {
             folder,
             _cluster: cluster,
         };
-        for _ in 0..workers {
+        for _ in 0..plan.workers {
             stack.start_worker()?;
         }
         // The stack works as a whole when a turn does.

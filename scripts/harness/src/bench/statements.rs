@@ -13,7 +13,7 @@ use super::{
 };
 
 /// Rows of the table.
-const SHOWN: usize = 24;
+const SHOWN: usize = 48;
 
 /// Measures.
 ///
@@ -21,7 +21,8 @@ const SHOWN: usize = 24;
 /// A turn is not answered.
 pub(super) async fn measure(plan: &Plan, stack: &Stack) -> Result<Table> {
     store::track_statements(&stack.admin, true).await?;
-    load::converse(stack, 16, Duration::from_millis(300)).await?;
+    // Until every connection has its plans.
+    load::warm_up(plan, stack, 16).await?;
     store::reset_statements(&stack.admin).await?;
     let (turns, _) = load::converse(stack, 16, Duration::from_secs(plan.pick(3, 5))).await?;
     let statements = store::statements(&stack.admin).await?;
@@ -29,24 +30,27 @@ pub(super) async fn measure(plan: &Plan, stack: &Stack) -> Result<Table> {
     let each = |value: f64| value / float(turns.max(1));
     let mut table = Table::new(
         "Statements of a turn, 16 conversations at once",
-        &["role", "calls", "ms", "WAL bytes", "statement"],
+        &["role", "calls", "ms", "planning ms", "WAL bytes", "statement"],
     );
     for statement in statements.iter().take(SHOWN) {
         table.row([
             statement.role.trim_start_matches("alfred_").to_owned(),
             figure(each(float_of(statement.calls))),
             format!("{:.3}", each(statement.total_ms)),
+            format!("{:.3}", each(statement.plan_ms)),
             figure(each(float_of(statement.wal_bytes))),
             shortened(&statement.text),
         ]);
     }
     let calls: i64 = statements.iter().map(|statement| statement.calls).sum();
     let wal: i64 = statements.iter().map(|statement| statement.wal_bytes).sum();
+    let planning: f64 = statements.iter().map(|statement| statement.plan_ms).sum();
     let time: f64 = statements.iter().map(|statement| statement.total_ms).sum();
     table.row([
         "all".to_owned(),
         figure(each(float_of(calls))),
         format!("{:.3}", each(time)),
+        format!("{:.3}", each(planning)),
         figure(each(float_of(wal))),
         format!("{} different statements", statements.len()),
     ]);
@@ -59,7 +63,7 @@ pub(super) async fn measure(plan: &Plan, stack: &Stack) -> Result<Table> {
 /// One line of at most 110 characters.
 pub(super) fn shortened(text: &str) -> String {
     let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    match line.char_indices().nth(110) {
+    match line.char_indices().nth(150) {
         Some((end, _)) => format!("{}…", &line[..end]),
         None => line,
     }

@@ -5,7 +5,7 @@ use std::{str::FromStr, time::Duration};
 use anyhow::Result;
 use shared::ids::{TenantId, TurnId};
 use sqlx::{
-    FromRow, PgPool,
+    AssertSqlSafe, FromRow, PgPool,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 
@@ -21,6 +21,16 @@ pub(super) async fn load_statement_statistics(admin: &PgPool) -> Result<()> {
     Ok(())
 }
 
+/// Any setting of the server.
+pub(super) async fn change_setting(admin: &PgPool, name: &str, value: &str) -> Result<()> {
+    if !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.')) {
+        anyhow::bail!("{name} is not the name of a setting");
+    }
+    let value = value.replace('\'', "''");
+    sqlx::query(AssertSqlSafe(format!("alter system set {name} = '{value}'"))).execute(admin).await?;
+    Ok(())
+}
+
 /// Counting statements costs a little, so it is off where time is measured.
 pub(super) async fn track_statements(admin: &PgPool, on: bool) -> Result<()> {
     sqlx::query("create extension if not exists pg_stat_statements").execute(admin).await?;
@@ -30,6 +40,7 @@ pub(super) async fn track_statements(admin: &PgPool, on: bool) -> Result<()> {
         "alter system set pg_stat_statements.track = 'none'"
     };
     sqlx::query(setting).execute(admin).await?;
+    sqlx::query("alter system set pg_stat_statements.track_planning = on").execute(admin).await?;
     sqlx::query("select pg_reload_conf()").execute(admin).await?;
     sqlx::query("select pg_stat_statements_reset()").execute(admin).await?;
     Ok(())
@@ -37,6 +48,12 @@ pub(super) async fn track_statements(admin: &PgPool, on: bool) -> Result<()> {
 
 pub(super) async fn make_floor_database(admin: &PgPool) -> Result<()> {
     sqlx::query("create database floor").execute(admin).await?;
+    Ok(())
+}
+
+/// Lets the planner count the rows of all tables.
+pub(super) async fn analyze(admin: &PgPool) -> Result<()> {
+    sqlx::query("analyze").execute(admin).await?;
     Ok(())
 }
 
@@ -66,16 +83,18 @@ pub(super) struct Statement {
     pub(super) calls: i64,
     /// Milliseconds in the executor.
     pub(super) total_ms: f64,
+    /// Milliseconds in the planner.
+    pub(super) plan_ms: f64,
     pub(super) wal_bytes: i64,
 }
 
 /// All statements of the product's database since the last reset, but the measurement's own; the dearest first.
 pub(super) async fn statements(admin: &PgPool) -> Result<Vec<Statement>> {
     Ok(sqlx::query_as(
-        "select r.rolname::text as role, s.query as text, s.calls, s.total_exec_time as total_ms, s.wal_bytes::bigint as wal_bytes
+        "select r.rolname::text as role, s.query as text, s.calls, s.total_exec_time as total_ms, s.total_plan_time as plan_ms, s.wal_bytes::bigint as wal_bytes
          from pg_stat_statements s join pg_roles r on r.oid = s.userid join pg_database d on d.oid = s.dbid
          where r.rolname <> 'postgres' and d.datname = current_database()
-         order by s.total_exec_time desc",
+         order by s.total_exec_time + s.total_plan_time desc",
     )
     .fetch_all(admin)
     .await?)

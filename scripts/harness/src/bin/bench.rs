@@ -55,19 +55,28 @@ fn arguments(mut given: impl Iterator<Item = String>) -> Result<(Plan, bool)> {
         quick: false,
         workers: 2,
         hold: None,
+        settings: Vec::new(),
+        variables: Vec::new(),
         root: PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize()?,
     };
     let mut write = false;
     while let Some(argument) = given.next() {
-        let mut number = || -> Result<u64> {
-            let value = given.next().with_context(|| format!("{argument} needs a number"))?;
+        let mut value = || given.next().with_context(|| format!("{argument} needs a value"));
+        let number = |value: String| -> Result<u64> {
             value.parse().with_context(|| format!("{argument} {value}: not a number"))
+        };
+        let pair = |value: String| -> Result<(String, String)> {
+            let (name, value) =
+                value.split_once('=').with_context(|| format!("{argument} {value}: not NAME=VALUE"))?;
+            Ok((name.to_owned(), value.to_owned()))
         };
         match argument.as_str() {
             "--quick" => plan.quick = true,
             "--write" => write = true,
-            "--workers" => plan.workers = usize::try_from(number()?)?,
-            "--hold" => plan.hold = Some(Duration::from_secs(number()?)),
+            "--workers" => plan.workers = usize::try_from(number(value()?)?)?,
+            "--hold" => plan.hold = Some(Duration::from_secs(number(value()?)?)),
+            "--set" => plan.settings.push(pair(value()?)?),
+            "--env" => plan.variables.push(pair(value()?)?),
             section if SECTIONS.contains(&section) => plan.sections.push(argument),
             _ => bail!("{argument} is neither an option nor one of {}", SECTIONS.join(", ")),
         }
