@@ -66,6 +66,11 @@ pub fn options(url: &str, role: DbRole, application: &str) -> Result<PgConnectOp
     })
 }
 
+/// Every statement of ours reads by index, whatever the statistics of a young table say, and is planned once a
+/// connection: planning cost more than running [measured], and a sequential scan's penalty would start the compiler.
+const BY_INDEX: [(&str, &str); 3] =
+    [("plan_cache_mode", "force_generic_plan"), ("enable_seqscan", "off"), ("jit", "off")];
+
 /// A pool with the time-outs that keep one stuck statement from slowing everybody down.
 #[must_use]
 pub fn pool(options: PgConnectOptions, max: u32) -> PgPool {
@@ -74,6 +79,7 @@ pub fn pool(options: PgConnectOptions, max: u32) -> PgPool {
         ("statement_timeout", "15s"),
         ("lock_timeout", "5s"),
     ]);
+    let options = options.options(BY_INDEX);
     PgPoolOptions::new()
         .max_connections(max)
         .min_connections(1)
@@ -269,11 +275,7 @@ impl OwnConnection {
     /// As the pool connects, but for statements whose best plan is by index whatever the tables' statistics say.
     pub(crate) fn like(pool: &PgPool) -> Self {
         let options = (*pool.connect_options()).clone();
-        let options = options.options([
-            ("plan_cache_mode", "force_generic_plan"),
-            ("enable_seqscan", "off"),
-            ("jit", "off"),
-        ]);
+        let options = options.options(BY_INDEX);
         Self { options, connection: None, replan_at: Instant::now(), replan_after: Self::FIRST_REPLAN }
     }
 

@@ -65,7 +65,7 @@ impl Counters {
         if !IN_BLOCKS.contains(&kind) || n > BLOCK {
             return self.count(tenant, kind, n).await;
         }
-        if let Some(first) = self.from_block(tenant, kind, n) {
+        if let Some(first) = self.next_in_block(tenant, kind, n) {
             return Ok(first);
         }
         let first = self.count(tenant, kind, BLOCK).await?;
@@ -77,7 +77,7 @@ impl Counters {
         Ok(first)
     }
 
-    fn from_block(&self, tenant: TenantId, kind: &'static str, n: i64) -> Option<i64> {
+    fn next_in_block(&self, tenant: TenantId, kind: &'static str, n: i64) -> Option<i64> {
         let mut blocks = self.blocks.lock().unwrap_or_else(PoisonError::into_inner);
         let (next, left) = blocks.get_mut(&(tenant, kind)).filter(|(_, left)| *left >= n)?;
         let first = *next;

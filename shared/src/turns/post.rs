@@ -273,7 +273,7 @@ impl Turns {
         }
         tx.commit().await?;
 
-        self.ring_after(actor, conversation, turn_no, after);
+        self.ring_after(actor, conversation, turn_no, &after);
         Ok(Accepted {
             turn: new.id,
             turn_no,
@@ -332,7 +332,7 @@ impl Turns {
         Ok(true)
     }
 
-    fn ring_after(&self, actor: &Actor, conversation: ConversationId, turn_no: i64, after: After) {
+    fn ring_after(&self, actor: &Actor, conversation: ConversationId, turn_no: i64, after: &After) {
         if after.ready {
             self.bell.ring(Ring::Work);
         }

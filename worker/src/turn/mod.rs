@@ -69,7 +69,7 @@ pub(crate) struct Attempt {
     /// Earlier messages as the model reads them.
     messages: Vec<ModelMessage>,
     /// The newest reply of the model and which of its calls have results, by call id.
-    open: Option<(ModelStep, HashMap<String, CallState>)>,
+    open: Option<OpenReply>,
     /// Number of the newest model step.
     step: i64,
     /// The last event of a finished step: text after it does not count if this attempt ends.
@@ -86,6 +86,9 @@ pub(crate) struct Attempt {
     /// One result is written at a time: its event's id is only known to be next while nobody else takes one.
     writing: tokio::sync::Mutex<()>,
 }
+
+/// A reply and what is known of its calls, by call id.
+type OpenReply = (ModelStep, HashMap<String, CallState>);
 
 /// What is known of a tool call.
 #[derive(Debug, Clone, PartialEq)]
@@ -267,7 +270,7 @@ fn from_log(stopped: Stopped) -> Stop {
 }
 
 /// The newest model step of a journal, open while a call of it has no result.
-fn newest(steps: &[StoredStep]) -> (i64, Option<(ModelStep, HashMap<String, CallState>)>) {
+fn newest(steps: &[StoredStep]) -> (i64, Option<OpenReply>) {
     let Some(model) = steps.iter().rev().find_map(|step| match step {
         StoredStep::Model(model) => Some(model.clone()),
         StoredStep::Tool { .. } => None,
