@@ -22,10 +22,15 @@ async fn main() -> Result<()> {
     let mut running =
         worker::start(config, Extras { tools: harness::fakes::outside::tools(&url), solo: alone }).await?;
     if alone {
-        running.ended().await;
+        tokio::select! {
+            () = running.ended() => {}
+            _ = terminate.recv() => running.hand_over().await,
+            () = solo::parent_is_gone() => running.hand_over().await,
+        }
     } else {
         terminate.recv().await;
         running.stop().await;
+        solo::stop();
     }
     Ok(())
 }
