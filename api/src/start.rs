@@ -71,7 +71,7 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
         turns,
         hub,
         tools: shared::workspace::tools(),
-        callers: Callers::new(app_pool),
+        callers: Callers::new(app_pool, config.default_tenant),
         metrics: Metrics::start()?,
         config,
         tenants,

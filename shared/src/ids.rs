@@ -41,6 +41,10 @@ uuid_ids! {
     TenantId;
     /// A person, deployment-wide; membership ties them to tenants.
     UserId;
+    /// An API key's row.
+    ApiKeyId;
+    /// One sign-in of a user, from login to logout; its tokens come and go.
+    SignInId;
     /// A user's session, bound to one conversation.
     SessionId;
     /// A chat turn; to clients it is the job's id.

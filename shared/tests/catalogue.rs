@@ -99,11 +99,11 @@ async fn keys_on_tenant_rows_start_with_the_tenant() {
         &db,
         "select k.conname::text from pg_constraint k join pg_class c on c.oid = k.conrelid
          join pg_attribute t on t.attrelid = c.oid and t.attname = 'tenant_id'
-         where k.contype = 'f' and c.relnamespace = 'public'::regnamespace and k.conkey[1] <> t.attnum",
+         where k.contype = 'f' and c.relnamespace = 'public'::regnamespace and k.conkey[1] <> t.attnum order by 1",
     )
     .await;
-    // A membership names its user, who belongs to no tenant.
-    assert_eq!(foreign, ["memberships_user_id_fkey"]);
+    // Users belong to no tenant.
+    assert_eq!(foreign, ["api_keys_user_id_fkey", "memberships_user_id_fkey"]);
 }
 
 #[tokio::test]

@@ -51,7 +51,7 @@ pub(crate) async fn job_events(State(app): State<App>, Job(turn): Job, parts: Pa
 }
 
 async fn begin_at_job(app: &App, turn: TurnId, parts: &Parts) -> Answer<Opening> {
-    let actor = app.callers.of(&parts.headers).await?;
+    let actor = app.callers.of(parts).await?;
     let query: EventsQuery = parameters(parts)?;
     let last = headers::last_event_id(&parts.headers, query.last_event_id.as_deref())?;
     let start = app.turns.stream_start(&actor, turn).await?;
@@ -110,7 +110,7 @@ pub(crate) async fn session_events(State(app): State<App>, parts: Parts) -> Resp
 }
 
 async fn begin_at_session(app: &App, parts: &Parts) -> Answer<Opening> {
-    let actor = app.callers.of(&parts.headers).await?;
+    let actor = app.callers.of(parts).await?;
     let query: StreamQuery = parameters(parts)?;
     let follow = query.follow == Some(true);
     let last = last_of_session(&parts.headers, &query)?;

@@ -1,15 +1,21 @@
-//! Who is calling. An [`Actor`] is made from a credential and from nothing else: neither a body nor a model can name
-//! one. Today's only credential is the API key; others will make the same value.
+//! Who is calling. A credential proves a [`Principal`]; a principal that chose a tenant is an [`Actor`]. Neither is made
+//! from anything else: no body and no model can name one.
 
 pub mod development;
+mod principal;
+mod scope;
 mod store;
 
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
 use sqlx::PgPool;
 
+pub use self::{
+    principal::{Credential, CredentialTenant, OutsideSubject, Principal},
+    scope::{Scope, Scopes},
+};
 use crate::{
-    error::Result,
+    error::{Code, Error, Result},
     ids::{TenantId, UserId},
 };
 
@@ -31,6 +37,16 @@ impl Role {
             Self::Admin => "admin",
         }
     }
+
+    /// The role of a word of the memberships table.
+    #[must_use]
+    pub fn from_word(word: &str) -> Option<Self> {
+        match word {
+            "member" => Some(Self::Member),
+            "admin" => Some(Self::Admin),
+            _ => None,
+        }
+    }
 }
 
 /// An authenticated caller, or the owner of a turn on whose behalf a worker acts.
@@ -44,6 +60,8 @@ pub struct Actor {
     pub role: Role,
     /// Whether they operate the deployment.
     pub operator: bool,
+    /// What their credential may be used for.
+    pub scopes: Scopes,
     /// IANA name, for dates that people and models read.
     pub timezone: String,
 }
@@ -52,7 +70,26 @@ impl Actor {
     /// The actor for whom a stored turn runs. Only rows that an authenticated caller wrote lead here.
     #[must_use]
     pub fn of_turn(tenant: TenantId, user: UserId) -> Self {
-        Self { tenant, user, role: Role::Member, operator: false, timezone: "UTC".to_owned() }
+        let (role, timezone) = (Role::Member, "UTC".to_owned());
+        Self { tenant, user, role, operator: false, scopes: Scopes::ALL, timezone }
+    }
+
+    /// # Errors
+    /// 403 when the credential may not be used for this.
+    pub fn must_have(&self, scope: Scope) -> Result<()> {
+        self.scopes.must_have(scope)
+    }
+}
+
+impl Scopes {
+    /// # Errors
+    /// 403 when the scope is not in the set.
+    pub fn must_have(self, scope: Scope) -> Result<()> {
+        if self.contains(scope) {
+            return Ok(());
+        }
+        let message = format!("this needs a credential with the scope {}", scope.as_str());
+        Err(Error::new(Code::Forbidden, message))
     }
 }
 
@@ -68,10 +105,10 @@ impl KeyHash {
     }
 }
 
-/// The caller of an API key, or none when the key is unknown, expired or revoked.
+/// The owner of an API key, or none when the key is unknown, expired or revoked.
 ///
 /// # Errors
 /// The database's.
-pub async fn by_api_key(app: &PgPool, key: &KeyHash) -> Result<Option<Actor>> {
+pub async fn by_api_key(app: &PgPool, key: &KeyHash) -> Result<Option<Principal>> {
     store::by_key_hash(app, &key.0).await
 }

@@ -2,27 +2,55 @@
 
 use sqlx::PgPool;
 
-use super::{Actor, Role};
+use super::{Credential, CredentialTenant, Principal, Role, Scopes};
 use crate::{
     error::Result,
-    ids::{TenantId, UserId},
+    ids::{ApiKeyId, TenantId, UserId},
 };
 
-type ActorRow = (TenantId, UserId, String, bool, String);
+#[derive(sqlx::FromRow)]
+struct KeyRow {
+    key_id: ApiKeyId,
+    tenant_id: TenantId,
+    user_id: UserId,
+    role: Option<String>,
+    operator: bool,
+    scopes: Option<Vec<String>>,
+    email: Option<String>,
+    email_verified: bool,
+    timezone: String,
+}
 
-pub(super) async fn by_key_hash(app: &PgPool, hash: &[u8; 32]) -> Result<Option<Actor>> {
-    let row: Option<ActorRow> =
-        sqlx::query_as("select tenant_id, user_id, role, operator, timezone from identity_by_key_hash($1)")
-            .bind(hash.as_slice())
-            .fetch_optional(app)
-            .await?;
-    Ok(row.map(|(tenant, user, role, operator, timezone)| Actor {
-        tenant,
-        user,
-        role: if role == "admin" { Role::Admin } else { Role::Member },
-        operator,
-        timezone,
-    }))
+impl From<KeyRow> for Principal {
+    fn from(row: KeyRow) -> Self {
+        Self {
+            user: row.user_id,
+            email: row.email,
+            email_verified: row.email_verified,
+            timezone: row.timezone,
+            scopes: row
+                .scopes
+                .map_or(Scopes::ALL, |words| Scopes::of_words(words.iter().map(String::as_str))),
+            operator: row.operator,
+            tenant: CredentialTenant::Bound {
+                tenant: row.tenant_id,
+                role: row.role.as_deref().and_then(Role::from_word),
+            },
+            credential: Credential::ApiKey(row.key_id),
+            outside: None,
+        }
+    }
+}
+
+pub(super) async fn by_key_hash(app: &PgPool, hash: &[u8; 32]) -> Result<Option<Principal>> {
+    let row: Option<KeyRow> = sqlx::query_as(
+        "select key_id, tenant_id, user_id, role, operator, scopes, email, email_verified, timezone
+         from identity_by_key_hash($1)",
+    )
+    .bind(hash.as_slice())
+    .fetch_optional(app)
+    .await?;
+    Ok(row.map(Principal::from))
 }
 
 pub(super) struct NewIdentity<'a> {

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use shared::{
     counters::Counters,
     db::{self, DbRole, TenantDb, TenantTx},
-    identity::{Actor, Role, development},
+    identity::{Actor, Role, Scopes, development},
     ids::{TenantId, UserId},
     testing::TestDb,
     workspace::{
@@ -80,7 +80,7 @@ async fn person(database: &TestDb, tenant: TenantId, role: Role, name: &str) -> 
         running_turns: 1,
     };
     development::ensure(&database.engine, &identity).await.unwrap();
-    Actor { tenant, user, role, operator: false, timezone: "UTC".to_owned() }
+    Actor { tenant, user, role, operator: false, scopes: Scopes::ALL, timezone: "UTC".to_owned() }
 }
 
 /// A payload of this kind, told from others by its number.

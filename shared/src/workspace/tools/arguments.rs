@@ -135,7 +135,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        identity::Role,
+        identity::{Role, Scopes},
         ids::{TenantId, UserId},
         workspace::definition,
     };
@@ -146,6 +146,7 @@ mod tests {
             user: UserId(Uuid::from_u128(2)),
             role: Role::Member,
             operator: false,
+            scopes: Scopes::ALL,
             timezone: "UTC".to_owned(),
         }
     }
