@@ -1,6 +1,6 @@
 //! The product: its domains, their rules and their SQL. `api` and `worker` are two ways to drive it.
 //!
-//! Floors, from the ground: error, ids · config · db, counters, telemetry · bell, identity, tools, model · jobs, events,
+//! Floors, from the ground: error, ids · config · db, counters, telemetry · bell, identity, tools, model, vault · tenancy, jobs, events,
 //! workspace · turns. Arrows run down only; nothing here knows HTTP.
 
 pub mod bell;
@@ -22,6 +22,7 @@ pub mod testing;
 pub mod tools;
 pub mod turns;
 pub mod usage;
+pub mod vault;
 pub mod workspace;
 
 pub use error::{Code, Error, Origin, Result};

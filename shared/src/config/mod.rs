@@ -4,6 +4,7 @@
 //! process that did not start said which variable to mend.
 
 mod reader;
+mod tenants;
 mod variables;
 
 use std::{collections::HashMap, fmt, net::IpAddr, str::FromStr, time::Duration};
@@ -15,6 +16,7 @@ use uuid::Uuid;
 use self::reader::Reader;
 pub use self::{
     reader::ConfigError,
+    tenants::{TenantConfig, WorkosConfig},
     variables::{GROUPS, Group, Variable, env_example},
 };
 use crate::{
@@ -82,6 +84,8 @@ pub struct Config {
     pub fernet_keys: Vec<SecretString>,
     /// `DEFAULT_TENANT_ID`
     pub default_tenant: TenantId,
+    /// `TENANT_*` and `WORKOS_*`
+    pub tenants: TenantConfig,
 
     pub db_url: SecretString,
     pub db_engine_url: SecretString,
@@ -189,6 +193,7 @@ fn read(reader: &mut Reader<'_>) -> Option<Config> {
     let (api_key, fernet_keys) =
         (api_key(reader, production), fernet_keys(reader, production, &mut warnings));
     let default_tenant = reader.optional("DEFAULT_TENANT_ID", "a uuid").map_or(DEFAULT_TENANT, TenantId);
+    let tenants = tenants::read(reader, production);
     let log_level = reader.text("LOG_LEVEL").unwrap_or_default().to_owned();
     if tracing_subscriber::EnvFilter::try_new(&log_level).is_err() {
         reader.refuse("LOG_LEVEL", format!("{log_level:?} is not a level or a list of directives"));
@@ -215,6 +220,7 @@ fn read(reader: &mut Reader<'_>) -> Option<Config> {
         api_key,
         fernet_keys,
         default_tenant,
+        tenants: tenants?,
         db_pool_max: reader.number("DB_POOL_MAX", 3, 1000),
         model: model(reader),
         model_retries: reader.number("MODEL_RETRIES", 0, 20),

@@ -44,7 +44,13 @@ groups! {
     "Secrets" {
         API_KEY = "alfred-development-key", "The key of the default tenant's first user, 16 characters or more (32 in prod, where there is no default and keys may live in the database alone).";
         FERNET_KEY = "", "Keys that encrypt stored credentials, newest first, separated by commas: 32 bytes each, base64 with - and _. Required in prod; otherwise a fixed development key.";
-        DEFAULT_TENANT_ID = "", "The uuid of the tenant that API_KEY belongs to. Unset: a fixed one.";
+        DEFAULT_TENANT_ID = "", "The uuid of the tenant that API_KEY belongs to, and that users without a membership share. Unset: a fixed one.";
+    }
+    "Tenants" {
+        TENANT_HEADER_SECRET = "", "When set, requests for tenant data need the headers X-TB-Tenant-ID, X-TB-Timestamp and X-TB-Signature, signed with this or with the tenant's own secret. 16 characters or more, 32 in prod. Cookie sessions are exempt.";
+        TENANT_SECRETS_FOLDER = "", "Where the worker writes a tenant's new header secret after each rotation, one file a tenant, for whoever signs. Unset: it is fetched from /admin/tenants/{id}/secrets.";
+        WORKOS_API_KEY = "", "Users of the outside issuer get their memberships from the WorkOS API with this key. Unset: from the database.";
+        WORKOS_API_URL = "https://api.workos.com", "Where that API is.";
     }
     "PostgreSQL" {
         DB_URL = "", "Required. Requests run on it under row-level security. postgresql+driver:// is accepted; a login that is not alfred_app takes that role on.";

@@ -1,5 +1,6 @@
 //! What a tenant's administrators decide: the system prompt and which tools run, ask first, or are denied.
 
+pub mod signature;
 mod store;
 
 use std::collections::BTreeMap;
