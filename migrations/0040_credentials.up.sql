@@ -42,6 +42,8 @@ as $$
     and k.revoked_at is null
     and (k.expires_at is null or k.expires_at > now())
 $$;
+grant create on schema public to alfred_engine;
 alter function identity_by_key_hash(bytea) owner to alfred_engine;
+revoke create on schema public from alfred_engine;
 revoke all on function identity_by_key_hash(bytea) from public;
 grant execute on function identity_by_key_hash(bytea) to alfred_app;
