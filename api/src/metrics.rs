@@ -4,14 +4,13 @@
 
 use std::{
     fmt::Write as _,
-    sync::OnceLock,
     time::{Duration, Instant},
 };
 
 use chrono::{DateTime, TimeDelta, Utc};
-use metrics_exporter_prometheus::{BuildError, PrometheusBuilder, PrometheusHandle};
 use shared::{
     error::Result,
+    telemetry::Recorder,
     turns::{
         Status,
         figures::{self, DURATION_BOUNDS, EndedTurns, QueueFigures},
@@ -22,8 +21,6 @@ use tokio::sync::Mutex;
 
 use crate::state::App;
 
-/// The recorder is global to a process, and tests start several servers in one.
-static RECORDER: OnceLock<PrometheusHandle> = OnceLock::new();
 /// How long the database may take; a scrape goes without its figures then.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// A turn's end is written before it is committed, so the newest ones may not be visible yet.
@@ -32,7 +29,7 @@ const ENDS: [Status; 4] = [Status::Succeeded, Status::Failed, Status::Cancelled,
 
 /// The figures of a process.
 pub(crate) struct Metrics {
-    recorder: PrometheusHandle,
+    recorder: Recorder,
     started: Instant,
     turns: Mutex<Turns>,
 }
@@ -47,34 +44,14 @@ struct Turns {
 }
 
 impl Metrics {
-    /// Installs the recorder, unless this process has one.
-    pub(crate) fn start() -> Result<Self, BuildError> {
-        let recorder = match RECORDER.get() {
-            Some(recorder) => recorder.clone(),
-            None => match PrometheusBuilder::new().install_recorder() {
-                Ok(recorder) => RECORDER.get_or_init(|| recorder).clone(),
-                // Another server of this process was faster.
-                Err(error) => RECORDER.get().cloned().ok_or(error)?,
-            },
-        };
-        metrics::describe_counter!(
-            "errors_total",
-            "Requests that were answered with an error, by origin and code."
-        );
-        metrics::describe_gauge!("sse_streams", "Open event streams of this process.");
-        metrics::describe_gauge!(
-            "db_pool_connections",
-            "Database connections of this process, by pool and state."
-        );
-        Ok(Self { recorder, started: Instant::now(), turns: Mutex::default() })
+    /// Over this process's recorder.
+    pub(crate) fn new(recorder: Recorder) -> Self {
+        Self { recorder, started: Instant::now(), turns: Mutex::default() }
     }
 
     /// The text of a scrape.
     pub(crate) async fn scrape(&self, app: &App) -> String {
-        pool("app", app.tenants.app());
-        pool("engine", &app.engine);
-        self.recorder.run_upkeep();
-        let mut text = self.recorder.render();
+        let mut text = self.recorder.text(&[("app", app.tenants.app()), ("engine", &app.engine)]);
         match tokio::time::timeout(PATIENCE, self.of_all(&app.engine)).await {
             Ok(Ok(figures)) => text.push_str(&figures),
             Ok(Err(error)) => {
@@ -90,6 +67,7 @@ impl Metrics {
 
     async fn of_all(&self, engine: &PgPool) -> Result<String> {
         let (now, queues) = figures::queues(engine).await?;
+        let sessions = figures::active_sessions(engine).await?;
         let mut turns = self.turns.lock().await;
         let uptime = TimeDelta::from_std(self.started.elapsed()).unwrap_or_default();
         let after = turns.counted_until.unwrap_or(now - uptime - SETTLING);
@@ -99,7 +77,9 @@ impl Metrics {
         ended.iter().for_each(|ended| turns.add(ended));
         let mut text = String::new();
         // Writing to a String cannot fail.
-        let _ = queue_lines(&mut text, &queues).and_then(|()| turns.lines(&mut text));
+        let _ = queue_lines(&mut text, &queues)
+            .and_then(|()| session_lines(&mut text, sessions))
+            .and_then(|()| turns.lines(&mut text));
         Ok(text)
     }
 }
@@ -148,12 +128,9 @@ fn queue_lines(text: &mut String, queues: &[QueueFigures]) -> std::fmt::Result {
     Ok(())
 }
 
-fn pool(name: &'static str, pool: &PgPool) {
-    let all = pool.size();
-    let idle = u32::try_from(pool.num_idle()).unwrap_or(all);
-    metrics::gauge!("db_pool_connections", "pool" => name, "state" => "idle").set(f64::from(idle));
-    metrics::gauge!("db_pool_connections", "pool" => name, "state" => "used")
-        .set(f64::from(all.saturating_sub(idle)));
+fn session_lines(text: &mut String, sessions: i64) -> std::fmt::Result {
+    writeln!(text, "# HELP active_user_sessions Sessions that have not ended, of all users.")?;
+    writeln!(text, "# TYPE active_user_sessions gauge\nactive_user_sessions {sessions}")
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use shared::{
     db::{self, DbRole, TenantDb},
     events::Hub,
     sessions::{LastAccessed, Sessions, TokenKeys},
+    telemetry::Recorder,
     turns::{TurnSettings, Turns},
 };
 use sqlx::postgres::PgConnectOptions;
@@ -72,7 +73,7 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
         hub,
         tools: shared::workspace::tools(),
         callers: Callers::new(app_pool, config.default_tenant),
-        metrics: Metrics::start()?,
+        metrics: Metrics::new(Recorder::start()?),
         config,
         tenants,
         engine,

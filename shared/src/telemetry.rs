@@ -1,7 +1,10 @@
 //! Logs: one JSON object a line on standard output, fields flat and named as [O3] names them.
 //!
 //! Fields of the enclosing spans (request id, turn id, tenant) are written with every line inside them. Secrets are
-//! types whose Debug prints nothing; a field that bears a secret's name is struck out as well.
+//! types whose Debug prints nothing; a field that bears a secret's name is struck out as well. What is counted is the
+//! [`Recorder`]'s.
+
+mod recorder;
 
 use std::{
     fmt::{self, Write as _},
@@ -20,6 +23,7 @@ use tracing_subscriber::{
     util::SubscriberInitExt as _,
 };
 
+pub use self::recorder::Recorder;
 use crate::config::Config;
 
 /// Starts logging for this process, once: later calls change nothing. Panics are logged as lines of their own.

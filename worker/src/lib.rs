@@ -4,6 +4,7 @@
 
 mod engine;
 mod jobs;
+mod metrics;
 mod queues;
 mod schedule;
 pub mod solo;
@@ -91,7 +92,8 @@ pub async fn start(config: Config, extras: Extras) -> anyhow::Result<Running> {
     let listen = options(&config.db_listen_url, DbRole::Engine).context("DB_LISTEN_URL")?;
     let engine_pool = db::pool(engine_options.clone(), config.db_pool_max);
     let counters = Arc::new(Counters::start(db::relaxed_pool(engine_options.clone())));
-    let tenants = TenantDb::new(db::pool(app, config.db_pool_max), counters);
+    let app_pool = db::pool(app, config.db_pool_max);
+    let tenants = TenantDb::new(app_pool.clone(), counters);
     let bell = Bell::start(listen, &engine_pool, &[Channel::Work, Channel::Cancel]);
     let last_rings = bell.clone();
     let log = EventLog::start(engine_pool.clone(), bell.clone());
@@ -125,6 +127,10 @@ pub async fn start(config: Config, extras: Extras) -> anyhow::Result<Running> {
 
     let (stopping, killed, hasten) =
         (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
+    let metrics = match config.worker_metrics_port {
+        Some(port) => Some(metrics::Metrics::listen(config.app_host, port).await?),
+        None => None,
+    };
     let role = Role {
         concurrency: if extras.solo { 1 } else { config.worker_concurrency },
         solo: extras.solo,
@@ -140,6 +146,10 @@ pub async fn start(config: Config, extras: Extras) -> anyhow::Result<Running> {
     let spawn = |work: futures::future::BoxFuture<'static, ()>| {
         tokio::spawn(killed.clone().run_until_cancelled_owned(work));
     };
+    if let Some(metrics) = metrics {
+        let pools = vec![("app", app_pool), ("engine", engine_pool.clone())];
+        spawn(Box::pin(metrics.serve(pools)));
+    }
     let queues = queues::queues();
     let maintenance = queues
         .iter()

@@ -10,6 +10,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use tokio::signal::unix::{SignalKind, signal};
 
 /// A child process with its log in a file.
 pub struct Process {
@@ -41,6 +42,23 @@ pub fn binary(name: &str) -> Result<PathBuf> {
         );
     }
     Ok(path)
+}
+
+/// Waits for Ctrl-C, SIGTERM or SIGHUP and then is an error: a program that returns it drops everything that it
+/// started, and so stops it.
+///
+/// # Errors
+/// Always.
+pub async fn told_to_stop<T>() -> Result<T> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut hang_up = signal(SignalKind::hangup())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+        _ = hang_up.recv() => {}
+    }
+    bail!("stopped")
 }
 
 /// A port that was free a moment ago.

@@ -21,7 +21,7 @@ pub use self::{
 };
 use crate::{
     ids::TenantId,
-    model::{ModelConfig, ModelId, Provider},
+    model::{self, ModelConfig, ModelId, Provider},
 };
 
 /// Keys that everybody knows, so production refuses them.
@@ -100,6 +100,8 @@ pub struct Config {
     pub model_retry_base: Duration,
     pub context_budget_tokens: i64,
 
+    /// The first of the ports that a worker tries for its metrics; none is no metrics.
+    pub worker_metrics_port: Option<u16>,
     pub worker_concurrency: usize,
     pub tenant_running_turns: i64,
     /// `TURN_LEASE_SECONDS`
@@ -226,6 +228,7 @@ fn read(reader: &mut Reader<'_>) -> Option<Config> {
         model_retries: reader.number("MODEL_RETRIES", 0, 20),
         model_retry_base: reader.milliseconds("MODEL_RETRY_BASE_MS", 0, 60_000),
         context_budget_tokens: reader.number("CONTEXT_BUDGET_TOKENS", 1000, 100_000_000),
+        worker_metrics_port: reader.optional("WORKER_METRICS_PORT", "a port number"),
         worker_concurrency: reader.number("WORKER_CONCURRENCY", 1, 100_000),
         tenant_running_turns: reader.number("TENANT_RUNNING_TURNS", 1, 100_000),
         turn_lease: reader.seconds("TURN_LEASE_SECONDS", 0.5, 3600.0),
@@ -250,13 +253,14 @@ fn read(reader: &mut Reader<'_>) -> Option<Config> {
     })
 }
 
-/// The parts; whether they fit together is found out by whoever builds the models.
+/// The parts, which must also fit together: every process refuses what only a worker would come to use.
 fn model(reader: &mut Reader<'_>) -> ModelConfig {
+    let problems_before = reader.problems.len();
     let base_url: Option<Url> = reader.optional("MODEL_BASE_URL", "an http or https URL");
     if base_url.as_ref().is_some_and(|url| !matches!(url.scheme(), "http" | "https")) {
         reader.refuse("MODEL_BASE_URL", "is not an http or https URL");
     }
-    ModelConfig {
+    let config = ModelConfig {
         provider: reader
             .optional::<Provider>("MODEL_PROVIDER", "anthropic, openai, openai-compatible or offline"),
         name: reader.text("MODEL_NAME").map(str::to_owned),
@@ -266,7 +270,13 @@ fn model(reader: &mut Reader<'_>) -> ModelConfig {
         openai_api_key: reader.secret("OPENAI_API_KEY"),
         idle_timeout: reader.seconds("MODEL_IDLE_TIMEOUT_SECONDS", 0.1, 3600.0),
         offline_delay: reader.milliseconds("MODEL_OFFLINE_DELAY_MS", 0, 60_000),
+    };
+    if reader.problems.len() == problems_before
+        && let Err(error) = model::check(&config)
+    {
+        reader.refuse(error.variable, error.message);
     }
+    config
 }
 
 /// A variable that only tests may set to anything but its default.
@@ -413,6 +423,18 @@ mod tests {
         assert!(config.api_key.is_none());
         assert_eq!(config.app_host, IpAddr::from([0, 0, 0, 0]));
         assert!(config.warnings.is_empty());
+    }
+
+    #[test]
+    fn the_parts_of_a_model_must_fit_together() {
+        assert_eq!(refused(&[("MODEL_PROVIDER", "anthropic")]), ["ANTHROPIC_API_KEY"]);
+        assert_eq!(refused(&[("MODEL_FALLBACKS", "openai:gpt-5-mini")]), ["OPENAI_API_KEY"]);
+        assert_eq!(refused(&[("MODEL_PROVIDER", "openai-compatible")]), ["MODEL_NAME"]);
+        assert_eq!(
+            refused(&[("MODEL_PROVIDER", "mistral"), ("APP_PORT", "x")]),
+            ["APP_PORT", "MODEL_PROVIDER"]
+        );
+        read(&[DB, ("MODEL_PROVIDER", "openai"), ("OPENAI_API_KEY", "k")]).unwrap();
     }
 
     #[test]

@@ -73,6 +73,7 @@ groups! {
         CONTEXT_BUDGET_TOKENS = "128000", "The size of the model's context: history is cut to fit it, and 80 % of it brings a warning.";
     }
     "Turns" {
+        WORKER_METRICS_PORT = "", "Where a worker answers GET /metrics and /healthz, on APP_HOST; the next of 32 ports when others have it, so all workers of a machine may be given the same. Unset: nowhere.";
         WORKER_CONCURRENCY = "1000", "The most turns that one worker process runs at once.";
         TENANT_RUNNING_TURNS = "64", "The most turns of one tenant that run at once; read when the tenant is made.";
         TURN_LEASE_SECONDS = "10", "A worker that was not heard of for so long is dead, and its turns go to others. Its heartbeat is a fifth of this.";

@@ -78,6 +78,21 @@ pub fn by_name(
     Ok(chain)
 }
 
+/// Whether [`by_name`] would build a chain.
+///
+/// # Errors
+///
+/// As [`by_name`]; the machine's TLS setup is not its business.
+pub fn check(config: &ModelConfig) -> Result<(), ModelConfigError> {
+    let primary = primary_id(config)?;
+    if primary.provider == Provider::Offline && config.fallbacks.is_empty() {
+        return Ok(());
+    }
+    // A client that never connects needs no certificates, which take long to read.
+    let builder = reqwest::Client::builder().tls_certs_only([]);
+    builder.build().map_or(Ok(()), |http| by_name(config, &http).map(drop))
+}
+
 fn primary_id(config: &ModelConfig) -> Result<ModelId, ModelConfigError> {
     let provider = match config.provider {
         Some(provider) => provider,

@@ -24,7 +24,7 @@ use futures::stream::BoxStream;
 use serde::{Deserialize, Serialize};
 
 pub use self::{
-    config::{ModelConfig, ModelConfigError, by_name},
+    config::{ModelConfig, ModelConfigError, by_name, check},
     error::{ModelError, ModelErrorKind},
     id::{ModelId, Provider, UnknownProvider},
     message::{ModelMessage, ModelRequest, NativeBlocks, ToolCall, ToolResult, ToolSpec},

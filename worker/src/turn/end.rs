@@ -31,6 +31,7 @@ impl Attempt {
                 }
             }
             Stop::Fatal(error) => {
+                crate::metrics::count_error(&error);
                 tracing::warn!(
                     turn_id = %self.claimed.lease.turn, request_id = %self.claimed.request_id,
                     error_code = error.code.as_str(), origin = error.origin.as_str(), error = %error, "a turn failed"
@@ -112,6 +113,7 @@ pub(super) async fn give_back(engine: &Engine, claimed: &Claimed, log: &TurnLog,
             Released::HandOver
         }
         Stop::Failed(error) | Stop::Fatal(error) => {
+            crate::metrics::count_error(&error);
             tracing::warn!(
                 turn_id = %turn_id, request_id = %claimed.request_id, attempt = claimed.attempts + 1,
                 error_code = error.code.as_str(), origin = error.origin.as_str(),

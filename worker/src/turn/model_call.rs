@@ -191,6 +191,7 @@ impl Attempt {
         estimated: bool,
     ) {
         let cost_micros = price::cost_micros(model.id(), &usage);
+        crate::metrics::count_tokens(model.id().provider, &usage);
         self.used.input += usage.input;
         self.used.output += usage.output;
         self.spent_micros += cost_micros;

@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail};
 use harness::{
     bench::{Plan, SECTIONS, Table, run},
     fakes::model,
+    process::told_to_stop,
 };
 
 /// One thread, so that the load generator takes as little as it can; the floor has threads of its own.
@@ -23,7 +24,7 @@ async fn main() -> Result<()> {
     let show = |table: &Table| println!("{}", table.text());
     let report = tokio::select! {
         report = run(&plan, &show) => report?,
-        stopped = stop() => return stopped,
+        stopped = told_to_stop() => return stopped,
     };
     for (name, value) in &report.machine {
         println!("{name:10} {value}");
@@ -37,16 +38,6 @@ async fn main() -> Result<()> {
         println!("\nwritten to {}", page.display());
     }
     Ok(())
-}
-
-/// Ends with an error on Ctrl-C or SIGTERM, so that everything is dropped and with it stopped.
-async fn stop() -> Result<()> {
-    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
-    tokio::select! {
-        _ = tokio::signal::ctrl_c() => {}
-        _ = terminate.recv() => {}
-    }
-    bail!("stopped")
 }
 
 fn arguments(mut given: impl Iterator<Item = String>) -> Result<(Plan, bool)> {

@@ -5,7 +5,10 @@
 use std::{process::ExitCode, time::Duration};
 
 use anyhow::{Context, Result, bail};
-use harness::chaos::{Plan, run};
+use harness::{
+    chaos::{Plan, run},
+    process::told_to_stop,
+};
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn main() -> Result<ExitCode> {
@@ -16,7 +19,10 @@ async fn main() -> Result<ExitCode> {
         plan.length.as_secs(),
         plan.conversations
     );
-    let report = run(plan, |at, fault| println!("{:7.1} s  {fault}", at.as_secs_f64())).await?;
+    let report = tokio::select! {
+        report = run(plan, |at, fault| println!("{:7.1} s  {fault}", at.as_secs_f64())) => report?,
+        stopped = told_to_stop() => return stopped,
+    };
     println!("\nseed        {}", plan.seed);
     println!("turns       {} accepted, ended as {:?}", report.turns, report.endings);
     println!("takeovers   {}", report.takeovers);

@@ -43,6 +43,14 @@ pub async fn queues(engine: &PgPool) -> Result<(DateTime<Utc>, Vec<QueueFigures>
     store::queues(engine).await
 }
 
+/// Sessions that have not ended, of all users.
+///
+/// # Errors
+/// The database's.
+pub async fn active_sessions(engine: &PgPool) -> Result<i64> {
+    store::active_sessions(engine).await
+}
+
 /// Turns that ended after `after` and not after `until`.
 ///
 /// # Errors

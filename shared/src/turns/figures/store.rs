@@ -42,6 +42,12 @@ pub(super) async fn queues(engine: &PgPool) -> Result<(DateTime<Utc>, Vec<QueueF
     ))
 }
 
+pub(super) async fn active_sessions(engine: &PgPool) -> Result<i64> {
+    Ok(sqlx::query_scalar("select count(*) from user_sessions where expires_at > clock_timestamp()")
+        .fetch_one(engine)
+        .await?)
+}
+
 pub(super) async fn ended(
     engine: &PgPool,
     after: DateTime<Utc>,

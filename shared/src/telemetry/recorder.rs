@@ -1,0 +1,67 @@
+//! What a process counts [O4], and the text of it for Prometheus.
+
+use std::sync::OnceLock;
+
+use metrics_exporter_prometheus::{BuildError, PrometheusBuilder, PrometheusHandle};
+use sqlx::PgPool;
+
+/// The recorder is global to a process, and tests start several servers in one.
+static RECORDER: OnceLock<PrometheusHandle> = OnceLock::new();
+
+/// Counters and gauges of every process, with what they say.
+const COUNTERS: &[(&str, &str)] = &[
+    (
+        "errors_total",
+        "Requests that were answered with an error, and runs of turns that failed, by origin and code.",
+    ),
+    ("model_tokens_total", "Tokens of model calls that this process settled, by provider and kind."),
+    ("bell_reconnects_total", "Listening connections that were lost."),
+    ("event_gaps_total", "Event ids that were missing when a reader first looked."),
+    ("event_gaps_passed_over_total", "Event ids that were missing for over a second."),
+];
+const GAUGES: &[(&str, &str)] = &[
+    ("sse_streams", "Open event streams of this process."),
+    ("db_pool_connections", "Database connections of this process, by pool and state."),
+];
+
+/// The process's recorder.
+#[derive(Clone)]
+pub struct Recorder(PrometheusHandle);
+
+impl Recorder {
+    /// Installs it, unless this process has one.
+    ///
+    /// # Errors
+    /// Another recorder was installed first.
+    pub fn start() -> Result<Self, BuildError> {
+        let handle = match RECORDER.get() {
+            Some(handle) => handle.clone(),
+            None => match PrometheusBuilder::new().install_recorder() {
+                Ok(handle) => RECORDER.get_or_init(|| handle).clone(),
+                // Another server of this process was faster.
+                Err(error) => RECORDER.get().cloned().ok_or(error)?,
+            },
+        };
+        for (name, what) in COUNTERS {
+            metrics::describe_counter!(*name, *what);
+        }
+        for (name, what) in GAUGES {
+            metrics::describe_gauge!(*name, *what);
+        }
+        Ok(Self(handle))
+    }
+
+    /// The text of a scrape, with the connections of these pools.
+    #[must_use]
+    pub fn text(&self, pools: &[(&'static str, &PgPool)]) -> String {
+        for (name, pool) in pools {
+            let all = pool.size();
+            let idle = u32::try_from(pool.num_idle()).unwrap_or(all);
+            metrics::gauge!("db_pool_connections", "pool" => *name, "state" => "idle").set(f64::from(idle));
+            metrics::gauge!("db_pool_connections", "pool" => *name, "state" => "used")
+                .set(f64::from(all.saturating_sub(idle)));
+        }
+        self.0.run_upkeep();
+        self.0.render()
+    }
+}
