@@ -54,7 +54,10 @@ async fn begin_at_job(app: &App, turn: TurnId, parts: &Parts) -> Answer<Opening>
     let actor = app.callers.of(parts).await?;
     let query: EventsQuery = parameters(parts)?;
     let last = headers::last_event_id(&parts.headers, query.last_event_id.as_deref())?;
-    let start = app.turns.stream_start(&actor, turn).await?;
+    let start = match last {
+        None => app.turns.stream_beginning(&actor, turn).await?,
+        Some(_) => app.turns.stream_start(&actor, turn).await?,
+    };
     if last.is_some_and(|last| last.turn_no != start.turn_no) {
         return Err(unreadable("Last-Event-ID: is not the id of an event of this stream"));
     }

@@ -184,15 +184,20 @@ pub(crate) struct NewSession {
     pub(crate) next_turn_no: i64,
 }
 
-/// The session and conversation of a token, within a transaction that posts a turn.
-pub(crate) async fn resolve(tx: &mut TenantTx, token: &SecretString) -> Result<(SessionId, ConversationId)> {
-    let Some((id, conversation, alive)) = store::resolve(tx, &token::hash(token)).await? else {
-        return Err(unknown());
-    };
-    if !alive {
-        return Err(expired());
+/// What is stored of a session's token.
+pub(crate) fn hash_of(token: &SecretString) -> [u8; 32] {
+    token::hash(token)
+}
+
+/// Why a token that finds no living session of the caller is refused.
+///
+/// # Errors
+/// Always: 404 when there is no such session, 410 when it has expired, or the database's.
+pub(crate) async fn refuse<T>(tx: &mut TenantTx, token: &SecretString) -> Result<T> {
+    match store::resolve(tx, &token::hash(token)).await? {
+        None => Err(unknown()),
+        Some(_) => Err(expired()),
     }
-    Ok((id, conversation))
 }
 
 /// Writes a new session with its conversation and chat.

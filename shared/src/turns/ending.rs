@@ -139,16 +139,14 @@ impl Turns {
         message_id: i64,
     ) -> Result<(bool, bool, bool)> {
         let mut tx = self.tenants.begin(&claimed.actor).await?;
-        let chat = store::lock_conversation(&mut tx, claimed.conversation).await?;
-        if !store::finish(&mut tx, claimed, chat, finished, message_id).await? {
+        let Some(next) = store::finish(&mut tx, claimed, finished, message_id).await? else {
             tx.rollback().await?;
             return Ok((false, false, false));
-        }
+        };
         if finished.ending.status != Status::Succeeded {
-            let place = Place { chat, turn_no: claimed.turn_no, user: claimed.actor.user };
+            let place = Place { chat: claimed.chat, turn_no: claimed.turn_no, user: claimed.actor.user };
             journal::close_open_calls(&mut tx, claimed.lease.turn, &place).await?;
         }
-        let next = store::hand_over(&mut tx, claimed.conversation, Some(claimed.slot)).await?;
         if let Some(ready) = next.ready_turn {
             jobs::push_turn(tx.connection(), ready).await?;
         }

@@ -33,7 +33,7 @@ mod sweep;
 mod transcript;
 mod types;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use sqlx::PgPool;
 
@@ -104,6 +104,7 @@ pub struct Turns {
     settings: TurnSettings,
     ledger: ledger::Ledger,
     second_look: second_look::SecondLook,
+    posted: Arc<reading::Posted>,
 }
 
 impl Turns {
@@ -119,7 +120,8 @@ impl Turns {
     ) -> Self {
         let ledger = ledger::Ledger::start(engine.clone());
         let second_look = second_look::SecondLook::start(tenants.clone(), engine.clone(), bell.clone());
-        Self { tenants, engine, bell, hub, sessions, settings, ledger, second_look }
+        let posted = Arc::default();
+        Self { tenants, engine, bell, hub, sessions, settings, ledger, second_look, posted }
     }
 
     /// Sessions of the same database.

@@ -86,8 +86,8 @@ pub(super) struct Posting<'a> {
     pub(super) chat: ItemUid,
     pub(super) session: SessionId,
     pub(super) messages: Vec<PostedMessage<'a>>,
-    /// Behind another turn: takes no slot.
-    pub(super) behind: bool,
+    /// Behind another turn: takes no slot. None: the insert looks for itself.
+    pub(super) behind: Option<bool>,
     pub(super) force_refresh: bool,
     pub(super) request_id: &'a str,
     pub(super) retry_of: Option<TurnId>,
@@ -214,14 +214,10 @@ impl Turns {
         }
 
         let mut after = After::default();
-        let mut warnings = Vec::new();
         let (session, conversation, chat, turn_no, behind) = match (&new.session, retry, conversation) {
             (_, Some(retry), _) => {
                 let (turn_no, chat) = store::next_turn_no(&mut tx, retry.conversation).await?;
-                let behind = self
-                    .meet_active(&mut tx, retry.conversation, new.on_busy, &mut after, &mut warnings)
-                    .await?;
-                (retry.session, retry.conversation, chat, turn_no, behind)
+                (retry.session, retry.conversation, chat, turn_no, None)
             }
             (Some(token), None, _) => {
                 if new.messages.len() > 1 {
@@ -229,11 +225,17 @@ impl Turns {
                         "messages: earlier messages are only accepted when the turn opens a conversation, not with a session",
                     ));
                 }
-                let (session, conversation) = sessions::resolve(&mut tx, token).await?;
-                let (turn_no, chat) = store::next_turn_no(&mut tx, conversation).await?;
-                let behind =
-                    self.meet_active(&mut tx, conversation, new.on_busy, &mut after, &mut warnings).await?;
-                (session, conversation, chat, turn_no, behind)
+                let hash = sessions::hash_of(token);
+                let Some(taken) = store::next_turn_no_of_session(&mut tx, &hash).await? else {
+                    return sessions::refuse(&mut tx, token).await;
+                };
+                let behind = match new.on_busy {
+                    OnBusy::Enqueue => None,
+                    on_busy => {
+                        Some(self.meet_active(&mut tx, taken.conversation_id, on_busy, &mut after).await?)
+                    }
+                };
+                (taken.session_id, taken.conversation_id, taken.chat_uid, taken.turn_no, behind)
             }
             (None, None, Some(conversation)) => {
                 let opening = new.messages.first().map_or("", |message| message.content.as_str());
@@ -241,7 +243,7 @@ impl Turns {
                 // Its first turn takes its number here.
                 made.next_turn_no = 2;
                 sessions::create(&mut tx, &made).await?;
-                (made.id, conversation, made.chat, 1, false)
+                (made.id, conversation, made.chat, 1, Some(false))
             }
             (None, None, None) => return Err(Error::internal("a conversation id was not counted")),
         };
@@ -265,7 +267,14 @@ impl Turns {
             max_attempts: self.settings.max_attempts,
             first_event: data::queued(new.id, conversation),
         };
-        let state = store::insert_turn(&mut tx, &posting, &warnings).await?;
+        let state = store::insert_turn(&mut tx, &posting).await?;
+        let mut warnings = Vec::new();
+        if state == "queued" {
+            warnings.extend(self.waits_for_approval(&mut tx, conversation).await?);
+            if !warnings.is_empty() {
+                store::warn(&mut tx, new.id, &warnings).await?;
+            }
+        }
         after.ready |= state == "ready";
         after.waiting |= state == "waiting";
         if state == "ready" {
@@ -274,6 +283,7 @@ impl Turns {
         tx.commit().await?;
 
         self.ring_after(actor, conversation, turn_no, &after);
+        self.posted.remember(actor, new.id, turn_no);
         Ok(Accepted {
             turn: new.id,
             turn_no,
@@ -286,14 +296,27 @@ impl Turns {
         })
     }
 
-    /// Deals with the conversation's active turn; answers whether the new one stands behind another.
+    /// The warning that the conversation's head waits for a person [T6].
+    async fn waits_for_approval(
+        &self,
+        tx: &mut TenantTx,
+        conversation: ConversationId,
+    ) -> Result<Option<Warning>> {
+        let line = store::line(tx, conversation).await?;
+        let head = line.iter().find(|(_, state)| state == "awaiting_approval");
+        Ok(head.map(|(head, _)| Warning {
+            code: "AWAITING_APPROVAL".to_owned(),
+            detail: format!("the turn waits behind job {head}, which waits for an approval"),
+        }))
+    }
+
+    /// Refuses or interrupts the conversation's active turn; answers whether the new one stands behind another.
     async fn meet_active(
         &self,
         tx: &mut TenantTx,
         conversation: ConversationId,
         on_busy: OnBusy,
         after: &mut After,
-        warnings: &mut Vec<Warning>,
     ) -> Result<bool> {
         let line = store::line(tx, conversation).await?;
         let Some((head, state)) = line.iter().find(|(_, state)| state != "queued").or(line.first()).cloned()
@@ -306,10 +329,6 @@ impl Turns {
                     .with_detail("jobId", head.to_string())
                     .with_detail("status", Status::of_state(&state).as_str()));
             }
-            (OnBusy::Enqueue, "awaiting_approval") => warnings.push(Warning {
-                code: "AWAITING_APPROVAL".to_owned(),
-                detail: format!("the turn waits behind job {head}, which waits for an approval"),
-            }),
             (OnBusy::Interrupt, "running") => {
                 store::request_cancel(tx, head, "interrupted").await?;
                 after.cancel = Some(head);

@@ -60,6 +60,35 @@ pub(super) async fn next_turn_no(tx: &mut TenantTx, conversation: ConversationId
     .await?)
 }
 
+/// The caller's session of this token, with its conversation locked and the next turn number taken.
+#[derive(sqlx::FromRow)]
+pub(super) struct TakenNumber {
+    pub(super) session_id: SessionId,
+    pub(super) conversation_id: ConversationId,
+    pub(super) turn_no: i64,
+    pub(super) chat_uid: ItemUid,
+}
+
+/// Finds the session, locks its conversation and takes the next turn number. None: no such session, or it has expired.
+pub(super) async fn next_turn_no_of_session(
+    tx: &mut TenantTx,
+    token_hash: &[u8; 32],
+) -> Result<Option<TakenNumber>> {
+    let (tenant, user) = (tx.actor().tenant, tx.actor().user);
+    Ok(sqlx::query_as(
+        "update conversations c set next_turn_no = next_turn_no + 1
+         from user_sessions s
+         where s.tenant_id = $1 and s.token_hash = $2 and s.user_id = $3 and s.expires_at > now()
+           and c.tenant_id = $1 and c.id = s.conversation_id
+         returning s.id as session_id, c.id as conversation_id, c.next_turn_no - 1 as turn_no, c.chat_uid",
+    )
+    .bind(tenant)
+    .bind(token_hash.as_slice())
+    .bind(user)
+    .fetch_optional(tx.connection())
+    .await?)
+}
+
 /// The conversation's unfinished turns in order.
 pub(super) async fn line(tx: &mut TenantTx, conversation: ConversationId) -> Result<Vec<(TurnId, String)>> {
     let tenant = tx.actor().tenant;
@@ -74,10 +103,12 @@ pub(super) async fn line(tx: &mut TenantTx, conversation: ConversationId) -> Res
 }
 
 /// Writes messages, turn and first event, and takes a slot unless the turn stands behind another. Answers the state.
+///
+/// Unless the caller has looked already, the statement itself looks whether the conversation is busy. It begins after
+/// the conversation was locked, so it sees what the lock's former holder wrote.
 pub(super) async fn insert_turn(
     tx: &mut TenantTx,
     new: &Posting<'_>,
-    warnings: &[Warning],
 ) -> Result<String> {
     let (tenant, user) = (tx.actor().tenant, tx.actor().user);
     let uids: Vec<ItemUid> = new.messages.iter().map(|_| ItemUid::generate()).collect();
@@ -94,9 +125,14 @@ pub(super) async fn insert_turn(
         })
         .collect();
     Ok(sqlx::query_scalar(
-        "with slot as (
+        "with line as materialized (
+           select coalesce($8,
+             exists (select 1 from turns where tenant_id = $1 and conversation_id = $4
+                     and state in ('waiting', 'ready', 'running', 'awaiting_approval'))
+             or exists (select 1 from turns where tenant_id = $1 and conversation_id = $4 and state = 'queued')) as behind
+         ), slot as (
            update tenant_slots set turn_id = $2
-           where tenant_id = $1 and not $8
+           where tenant_id = $1 and not (select behind from line)
              and n = (select n from tenant_slots where tenant_id = $1 and turn_id is null order by n limit 1 for update skip locked)
            returning n
          ), message as (
@@ -109,11 +145,11 @@ pub(super) async fn insert_turn(
            insert into turn_events (tenant_id, turn_id, seq, kind, data) values ($1, $2, 1, 'queued', $12)
          )
          insert into turns (tenant_id, id, conversation_id, session_id, user_id, turn_no, state, slot, priority, ready_at,
-                            force_refresh, request_id, retry_of, max_attempts, warnings)
+                            force_refresh, request_id, retry_of, max_attempts)
          select $1, $2, $4, $5, $3, $7,
-                case when $8 then 'queued' when exists (select 1 from slot) then 'ready' else 'waiting' end,
+                case when (select behind from line) then 'queued' when exists (select 1 from slot) then 'ready' else 'waiting' end,
                 (select n from slot), coalesce(-(select n from slot), 0),
-                case when exists (select 1 from slot) then clock_timestamp() end, $13, $14, $15, $16, $17
+                case when exists (select 1 from slot) then clock_timestamp() end, $13, $14, $15, $16
          returning state",
     )
     .bind(tenant)
@@ -132,9 +168,20 @@ pub(super) async fn insert_turn(
     .bind(new.request_id)
     .bind(new.retry_of)
     .bind(new.max_attempts)
-    .bind(Json(warnings))
     .fetch_one(tx.connection())
     .await?)
+}
+
+/// Gives a turn that was just written its warnings.
+pub(super) async fn warn(tx: &mut TenantTx, turn: TurnId, warnings: &[Warning]) -> Result<()> {
+    let tenant = tx.actor().tenant;
+    sqlx::query("update turns set warnings = $3 where tenant_id = $1 and id = $2")
+        .bind(tenant)
+        .bind(turn)
+        .bind(Json(warnings))
+        .execute(tx.connection())
+        .await?;
+    Ok(())
 }
 
 /// What a post of a stored turn is answered with.
@@ -360,24 +407,28 @@ pub(super) async fn end(
     Ok(())
 }
 
-/// Ends a running turn under its lease, in one statement; the conversation is locked. False: the lease is lost.
+/// Ends a running turn under its lease and hands its place and slot on, in one statement that locks the conversation
+/// first. The hand-over is a volatile function, so each of its statements sees what this one has done to the turn. None:
+/// the lease is lost and nothing was written.
 pub(super) async fn finish(
     tx: &mut TenantTx,
     claimed: &Claimed,
-    chat: ItemUid,
     finished: &FinishedTurn,
     message_id: i64,
-) -> Result<bool> {
+) -> Result<Option<HandedOver>> {
     let (seqs, kinds, datas) = columns(&finished.events);
     let step = finished.last_step.as_ref();
-    let done = sqlx::query(
-        "with turn as (
-           update turns set state = $7, slot = null, process_id = null, reply = $8, error = $9, model = $10, input_tokens = $11,
-                  output_tokens = $12, cancel_reason = coalesce($13, cancel_reason), warnings = warnings || $14,
+    Ok(sqlx::query_as(
+        "with conversation as materialized (
+           select id from conversations where tenant_id = $1 and id = $27 for no key update
+         ), turn as (
+           update turns t set state = $7, slot = null, process_id = null, reply = $8, error = $9, model = $10, input_tokens = $11,
+                  output_tokens = $12, cancel_reason = coalesce($13, t.cancel_reason), warnings = t.warnings || $14,
                   session_tokens = (select tokens_total + $11 + $12 from user_sessions where tenant_id = $1 and id = $15),
                   finished_at = clock_timestamp()
-           where tenant_id = $1 and id = $2 and lease = $3 and state = 'running'
-           returning tenant_id, id, user_id
+           from conversation c
+           where t.tenant_id = $1 and t.id = $2 and t.lease = $3 and t.state = 'running'
+           returning t.tenant_id, t.id, t.user_id, c.id as conversation_id
          ), session as (
            update user_sessions s set tokens_total = s.tokens_total + $11 + $12 from turn where s.tenant_id = $1 and s.id = $15
          ), step as (
@@ -388,9 +439,11 @@ pub(super) async fn finish(
            select turn.tenant_id, 'chat_message', $21, $22, turn.user_id, $23, $24, $25, turn.id from turn where $26
          ), chat as (
            update items i set updated_at = now() from turn where i.tenant_id = $1 and i.kind = 'chat' and i.uid = $24
+         ), event as (
+           insert into turn_events (tenant_id, turn_id, seq, kind, data)
+           select turn.tenant_id, turn.id, e.* from turn, unnest($4::bigint[], $5::text[], $6::text[]) e
          )
-         insert into turn_events (tenant_id, turn_id, seq, kind, data)
-         select turn.tenant_id, turn.id, e.* from turn, unnest($4::bigint[], $5::text[], $6::text[]) e",
+         select next.ready_turn, next.freed from turn, turns_hand_over(turn.conversation_id, $28) next",
     )
     .bind(claimed.lease.tenant)
     .bind(claimed.lease.turn)
@@ -415,12 +468,13 @@ pub(super) async fn finish(
     .bind(ItemUid::generate())
     .bind(message_id)
     .bind(history::assistant_payload(claimed, &finished.message, &[], finished.cut_short))
-    .bind(chat)
+    .bind(claimed.chat)
     .bind(history::ordinal(claimed.turn_no, LAST_MESSAGE, 0))
     .bind(!finished.message.is_empty())
-    .execute(tx.connection())
-    .await?;
-    Ok(done.rows_affected() > 0)
+    .bind(claimed.conversation)
+    .bind(claimed.slot)
+    .fetch_optional(tx.connection())
+    .await?)
 }
 
 /// What followed when a turn left the head of its conversation.

@@ -1,6 +1,6 @@
 //! SQL of claims, processes and giving turns back.
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
 use sqlx::{PgPool, Row, postgres::PgRow};
 
@@ -46,7 +46,7 @@ pub(super) async fn unregister(engine: &PgPool, process: ProcessId) -> Result<()
 pub(super) async fn claim(engine: &PgPool, process: ProcessId, claiming: Claiming) -> Result<Vec<Claimed>> {
     let rows = sqlx::query(
         "with picked as materialized (
-           select tenant_id, id, lease from turns
+           select tenant_id, id, lease, started_at from turns
            where state = 'ready' and ready_at <= now() and (takeovers >= $4) = $3
              and exists (select 1 from workers where id = $1 and dead_at is null)
            order by priority desc, ready_at
@@ -60,14 +60,11 @@ pub(super) async fn claim(engine: &PgPool, process: ProcessId, claiming: Claimin
            from picked p where t.tenant_id = p.tenant_id and t.id = p.id
            returning t.tenant_id, t.id, t.lease, t.user_id, t.conversation_id, t.session_id, t.turn_no, t.slot, t.attempts,
                      t.max_attempts, t.takeovers, t.cancel_requested_at, t.cancel_reason, t.request_id, t.force_refresh,
-                     t.created_at, p.lease is not null as taken
+                     t.created_at, p.lease is not null as taken, p.started_at is not null as ran_before
          )
-         select c.*, v.chat_uid, coalesce(e.last_seq, 0) as last_seq,
-                (extract(epoch from clock_timestamp() - c.created_at) * 1000)::bigint as elapsed_ms
+         select c.*, v.chat_uid, (extract(epoch from clock_timestamp() - c.created_at) * 1000)::bigint as elapsed_ms
          from claimed c
-         join conversations v on v.tenant_id = c.tenant_id and v.id = c.conversation_id
-         left join lateral (select max(seq) as last_seq from turn_events e
-                            where e.tenant_id = c.tenant_id and e.turn_id = c.id) e on true",
+         join conversations v on v.tenant_id = c.tenant_id and v.id = c.conversation_id",
     )
     .bind(process)
     .bind(claiming.limit)
@@ -75,12 +72,42 @@ pub(super) async fn claim(engine: &PgPool, process: ProcessId, claiming: Claimin
     .bind(SOLO_FROM_TAKEOVERS)
     .fetch_all(engine)
     .await?;
-    Ok(rows.iter().map(claimed).collect::<Result<_, sqlx::Error>>()?)
+    let ran_before: Vec<TurnId> = rows
+        .iter()
+        .filter(|row| row.try_get("ran_before").unwrap_or(true))
+        .map(|row| row.try_get("id"))
+        .collect::<Result<_, _>>()?;
+    let tails = match ran_before.is_empty() {
+        true => HashMap::new(),
+        false => last_events(engine, process, &ran_before).await?,
+    };
+    Ok(rows.iter().map(|row| claimed(row, &tails)).collect::<Result<_, sqlx::Error>>()?)
 }
 
-fn claimed(row: &PgRow) -> Result<Claimed, sqlx::Error> {
-    let (taken, last_seq, elapsed_ms): (bool, i64, i64) =
-        (row.try_get("taken")?, row.try_get("last_seq")?, row.try_get("elapsed_ms")?);
+/// The last event of turns that this process just claimed. Nobody else can append to them any more, so this may be a
+/// statement of its own; within the claim it would make every claim open all partitions of the log.
+async fn last_events(
+    engine: &PgPool,
+    process: ProcessId,
+    turns: &[TurnId],
+) -> Result<HashMap<TurnId, i64>> {
+    let rows: Vec<(TurnId, i64)> = sqlx::query_as(
+        "select t.id, coalesce(e.last_seq, 0) from turns t
+         cross join lateral (select max(seq) as last_seq from turn_events e
+                             where e.tenant_id = t.tenant_id and e.turn_id = t.id) e
+         where t.process_id = $1 and t.state = 'running' and t.id = any($2)",
+    )
+    .bind(process)
+    .bind(turns)
+    .fetch_all(engine)
+    .await?;
+    Ok(rows.into_iter().collect())
+}
+
+fn claimed(row: &PgRow, tails: &HashMap<TurnId, i64>) -> Result<Claimed, sqlx::Error> {
+    let (taken, elapsed_ms): (bool, i64) = (row.try_get("taken")?, row.try_get("elapsed_ms")?);
+    // A turn that never ran has its first event and no other.
+    let last_seq = tails.get(&row.try_get("id")?).copied().unwrap_or(1);
     let tenant = row.try_get("tenant_id")?;
     Ok(Claimed {
         lease: Lease::new(tenant, row.try_get("id")?, row.try_get("lease")?),

@@ -73,18 +73,17 @@ impl Turns {
     /// The database's.
     pub async fn context(&self, claimed: &Claimed) -> Result<Context> {
         let mut tx = self.tenants.begin(&claimed.actor).await?;
-        let settings = store::turn_settings(&mut tx).await?;
-        let history = store::history(&mut tx, claimed, HISTORY_MESSAGES).await?;
+        let beginning = store::beginning(&mut tx, claimed, HISTORY_MESSAGES).await?;
         let mut context = Context {
-            history,
+            history: beginning.history,
             steps: Vec::new(),
             last_step_seq: 1,
             text: String::new(),
             approvals: HashMap::new(),
-            policies: settings.policies,
-            system_prompt: settings.system_prompt,
-            timezone: settings.timezone,
-            local_time: settings.local_time,
+            policies: beginning.policies,
+            system_prompt: beginning.system_prompt,
+            timezone: beginning.timezone,
+            local_time: beginning.local_time,
             used: FinishedUsage::default(),
             spent_micros: 0,
         };

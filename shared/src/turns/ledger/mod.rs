@@ -109,44 +109,57 @@ impl Turns {
 /// How often a batch is tried again while the database is away, and how long the pauses are.
 const TRIES: u32 = 60;
 const PAUSE: Duration = Duration::from_millis(500);
+/// Entries of one statement.
+const MOST: usize = 512;
+
+/// How long a settlement waits for others, or for the next call to be opened, to share a commit with. Nobody waits for it.
+const LINGER: Duration = Duration::from_millis(20);
+
+/// What goes into one statement.
+#[derive(Default)]
+struct Batch {
+    opened: Vec<Opened>,
+    settled: Vec<(TenantId, ModelCallId, Settled)>,
+    acks: Vec<Ack>,
+}
+
+impl Batch {
+    fn add(&mut self, (entry, ack): (Entry, Ack)) {
+        match entry {
+            Entry::Open(open) => self.opened.push(open),
+            Entry::Settle(tenant, id, settlement) => self.settled.push((tenant, id, settlement)),
+        }
+        self.acks.push(ack);
+    }
+}
 
 async fn write(engine: PgPool, mut inbox: mpsc::UnboundedReceiver<(Entry, Ack)>) {
-    let mut batch = Vec::new();
-    while inbox.recv_many(&mut batch, 512).await > 0 {
-        let (mut opened, mut settled, mut acks) = (Vec::new(), Vec::new(), Vec::new());
-        for (entry, ack) in batch.drain(..) {
-            match entry {
-                Entry::Open(open) => opened.push(open),
-                Entry::Settle(tenant, id, settlement) => settled.push((tenant, id, settlement)),
-            }
-            acks.push(ack);
+    while let Some(first) = inbox.recv().await {
+        let mut batch = Batch::default();
+        batch.add(first);
+        let until = tokio::time::Instant::now() + LINGER;
+        while batch.opened.is_empty() {
+            let Ok(Some(next)) = tokio::time::timeout_at(until, inbox.recv()).await else { break };
+            batch.add(next);
         }
-        let outcome = write_batch(&engine, &opened, &settled).await.map_err(|error| error.to_string());
-        for ack in acks {
+        while batch.acks.len() < MOST
+            && let Ok(next) = inbox.try_recv()
+        {
+            batch.add(next);
+        }
+        let outcome = write_batch(&engine, &batch).await.map_err(|error| error.to_string());
+        for ack in batch.acks {
             // A turn that was dropped meanwhile does not ask any more.
             let _ = ack.send(outcome.clone());
         }
     }
 }
 
-/// Both statements may run twice without harm, so a lost reply is simply tried again.
-async fn write_batch(
-    engine: &PgPool,
-    opened: &[Opened],
-    settled: &[(TenantId, ModelCallId, Settled)],
-) -> Result<()> {
+/// The statement may run twice without harm, so a lost reply is simply tried again.
+async fn write_batch(engine: &PgPool, batch: &Batch) -> Result<()> {
     let mut tried = 0;
     loop {
-        let written = async {
-            if !opened.is_empty() {
-                store::open(engine, opened).await?;
-            }
-            if !settled.is_empty() {
-                store::settle(engine, settled).await?;
-            }
-            Ok::<_, Error>(())
-        };
-        match written.await {
+        match store::write(engine, &batch.opened, &batch.settled).await {
             Err(error) if error.is_transient() && tried < TRIES => {
                 tried += 1;
                 tokio::time::sleep(PAUSE).await;

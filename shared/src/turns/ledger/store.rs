@@ -8,42 +8,41 @@ use crate::{
     ids::{ModelCallId, TenantId},
 };
 
-pub(super) async fn open(engine: &PgPool, calls: &[Opened]) -> Result<()> {
+/// Writes down calls that are about to be sent and settles others, in one statement and one commit. May run twice.
+pub(super) async fn write(
+    engine: &PgPool,
+    opened: &[Opened],
+    settled: &[(TenantId, ModelCallId, Settled)],
+) -> Result<()> {
     sqlx::query(
-        "insert into model_calls (tenant_id, id, turn_id, user_id, provider, model, input_tokens, estimated)
-         select c.*, true from unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::text[], $6::text[], $7::bigint[]) c
-         on conflict (tenant_id, id) do nothing",
-    )
-    .bind(calls.iter().map(|call| call.tenant).collect::<Vec<_>>())
-    .bind(calls.iter().map(|call| call.id).collect::<Vec<_>>())
-    .bind(calls.iter().map(|call| call.turn).collect::<Vec<_>>())
-    .bind(calls.iter().map(|call| call.user).collect::<Vec<_>>())
-    .bind(calls.iter().map(|call| call.provider.as_str()).collect::<Vec<_>>())
-    .bind(calls.iter().map(|call| call.model.as_str()).collect::<Vec<_>>())
-    .bind(calls.iter().map(|call| call.input_tokens).collect::<Vec<_>>())
-    .execute(engine)
-    .await?;
-    Ok(())
-}
-
-pub(super) async fn settle(engine: &PgPool, calls: &[(TenantId, ModelCallId, Settled)]) -> Result<()> {
-    sqlx::query(
-        "update model_calls m set settled_at = clock_timestamp(), outcome = c.outcome, estimated = c.estimated,
+        "with opened as (
+           insert into model_calls (tenant_id, id, turn_id, user_id, provider, model, input_tokens, estimated)
+           select c.*, true from unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::text[], $6::text[], $7::bigint[]) c
+           on conflict (tenant_id, id) do nothing
+         )
+         update model_calls m set settled_at = clock_timestamp(), outcome = c.outcome, estimated = c.estimated,
                 input_tokens = c.input, output_tokens = c.output, cache_read_tokens = c.cache_read,
                 cache_write_tokens = c.cache_write, cost_micros = c.cost
-         from unnest($1::uuid[], $2::uuid[], $3::text[], $4::bool[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[],
-                     $9::bigint[]) c (tenant_id, id, outcome, estimated, input, output, cache_read, cache_write, cost)
+         from unnest($8::uuid[], $9::uuid[], $10::text[], $11::bool[], $12::bigint[], $13::bigint[], $14::bigint[], $15::bigint[],
+                     $16::bigint[]) c (tenant_id, id, outcome, estimated, input, output, cache_read, cache_write, cost)
          where m.tenant_id = c.tenant_id and m.id = c.id",
     )
-    .bind(calls.iter().map(|(tenant, _, _)| *tenant).collect::<Vec<_>>())
-    .bind(calls.iter().map(|(_, id, _)| *id).collect::<Vec<_>>())
-    .bind(calls.iter().map(|(_, _, settled)| settled.outcome).collect::<Vec<_>>())
-    .bind(calls.iter().map(|(_, _, settled)| settled.estimated).collect::<Vec<_>>())
-    .bind(calls.iter().map(|(_, _, settled)| settled.usage.input).collect::<Vec<_>>())
-    .bind(calls.iter().map(|(_, _, settled)| settled.usage.output).collect::<Vec<_>>())
-    .bind(calls.iter().map(|(_, _, settled)| settled.usage.cache_read).collect::<Vec<_>>())
-    .bind(calls.iter().map(|(_, _, settled)| settled.usage.cache_write).collect::<Vec<_>>())
-    .bind(calls.iter().map(|(_, _, settled)| settled.cost_micros).collect::<Vec<_>>())
+    .bind(opened.iter().map(|call| call.tenant).collect::<Vec<_>>())
+    .bind(opened.iter().map(|call| call.id).collect::<Vec<_>>())
+    .bind(opened.iter().map(|call| call.turn).collect::<Vec<_>>())
+    .bind(opened.iter().map(|call| call.user).collect::<Vec<_>>())
+    .bind(opened.iter().map(|call| call.provider.as_str()).collect::<Vec<_>>())
+    .bind(opened.iter().map(|call| call.model.as_str()).collect::<Vec<_>>())
+    .bind(opened.iter().map(|call| call.input_tokens).collect::<Vec<_>>())
+    .bind(settled.iter().map(|(tenant, _, _)| *tenant).collect::<Vec<_>>())
+    .bind(settled.iter().map(|(_, id, _)| *id).collect::<Vec<_>>())
+    .bind(settled.iter().map(|(_, _, settled)| settled.outcome).collect::<Vec<_>>())
+    .bind(settled.iter().map(|(_, _, settled)| settled.estimated).collect::<Vec<_>>())
+    .bind(settled.iter().map(|(_, _, settled)| settled.usage.input).collect::<Vec<_>>())
+    .bind(settled.iter().map(|(_, _, settled)| settled.usage.output).collect::<Vec<_>>())
+    .bind(settled.iter().map(|(_, _, settled)| settled.usage.cache_read).collect::<Vec<_>>())
+    .bind(settled.iter().map(|(_, _, settled)| settled.usage.cache_write).collect::<Vec<_>>())
+    .bind(settled.iter().map(|(_, _, settled)| settled.cost_micros).collect::<Vec<_>>())
     .execute(engine)
     .await?;
     Ok(())

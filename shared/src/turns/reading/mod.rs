@@ -1,7 +1,9 @@
 //! Reading turns for people: [T3] and what streams need to begin.
 
+mod posted;
 mod store;
 
+pub(super) use self::posted::Posted;
 use super::{Status, Turn, Turns};
 use crate::{
     error::{Error, Result},
@@ -33,7 +35,19 @@ impl Turns {
         found.ok_or_else(unknown)
     }
 
-    /// What a stream of this turn begins with.
+    /// What the whole stream of a turn begins with; `status` and `last_seq` are as of its post when this process has
+    /// just accepted it.
+    ///
+    /// # Errors
+    /// 404 when the caller has no such turn.
+    pub async fn stream_beginning(&self, actor: &Actor, turn: TurnId) -> Result<StreamStart> {
+        match self.posted.beginning(actor, turn) {
+            Some(start) => Ok(start),
+            None => self.stream_start(actor, turn).await,
+        }
+    }
+
+    /// What a stream of this turn begins with, and where its log stands.
     ///
     /// # Errors
     /// 404 when the caller has no such turn.
