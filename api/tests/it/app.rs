@@ -81,6 +81,14 @@ impl TestApp {
         Self { db, running, client }
     }
 
+    /// Another process over the same database, in place of this one.
+    pub(crate) async fn restarted(self) -> Self {
+        let Self { db, running, client } = self;
+        running.stop().await;
+        let running = api::start(config(&db, |_| ())).await.unwrap();
+        Self { db, running, client }
+    }
+
     pub(crate) fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.running.addr)
     }

@@ -98,7 +98,7 @@ async fn a_session_stream_that_follows_carries_turn_after_turn() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_answers_that_are_no_streams() -> Result<()> {
-    run(here(), async |stack| {
+    run(here().apis(2), async |stack| {
         let client = stack.client(0);
         let posted = client.accept(&Chat::new("hello").wait(10)).await?;
         let seen = client.follow(&posted.job).to_done().await?;
@@ -118,7 +118,8 @@ async fn the_answers_that_are_no_streams() -> Result<()> {
         );
         stack.check().await?;
         stack.database.age(&posted.job, 25).await?;
-        let gone = client.get(&path).await?;
+        // On the other process: the one that accepted the turn seconds ago does not look whether a day has passed.
+        let gone = stack.client(1).get(&path).await?;
         ensure_eq!(gone.status, 410, "a day later: {}", gone.body);
         Ok(())
     })
