@@ -32,12 +32,7 @@ impl<T: DeserializeOwned> FromRequest<App> for Json<T> {
     type Rejection = Failure;
 
     async fn from_request(request: Request, app: &App) -> Result<Self, Failure> {
-        if !is_json(request.headers()) {
-            let message = "the body must be JSON, with Content-Type: application/json";
-            return Err(Error::invalid(Invalid::MediaType, message).into());
-        }
-        let body = read(request, app.config.max_body_bytes).await?;
-        parse(&body)
+        parse(&json_body(request, app.config.max_body_bytes).await?)
     }
 }
 
@@ -60,6 +55,15 @@ impl<T: DeserializeOwned + Default> FromRequest<App> for OptionalJson<T> {
         let Json(value) = parse(&body)?;
         Ok(Self(value))
     }
+}
+
+/// The bytes of a body that says it is JSON.
+pub(crate) async fn json_body(request: Request, most: usize) -> Result<Bytes, Failure> {
+    if !is_json(request.headers()) {
+        let message = "the body must be JSON, with Content-Type: application/json";
+        return Err(Error::invalid(Invalid::MediaType, message).into());
+    }
+    read(request, most).await
 }
 
 fn is_json(headers: &HeaderMap) -> bool {

@@ -8,6 +8,7 @@ mod direct;
 mod error;
 mod extract;
 mod headers;
+mod mcp;
 mod metrics;
 mod object;
 mod openapi;

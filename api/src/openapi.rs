@@ -27,6 +27,7 @@ use crate::{error::ErrorBody, state::App};
         (name = "chat", description = "Turns: post, wait, follow, cancel, retry, approve"),
         (name = "sessions", description = "A session is a user's handle on one conversation"),
         (name = "tools", description = "What models can call, and what they may"),
+        (name = "mcp", description = "The workspace for models of other applications"),
         (name = "usage", description = "What models cost"),
         (name = "admin", description = "For a tenant's admins"),
         (name = "operations", description = "Health and metrics; no credential"),

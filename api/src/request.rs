@@ -41,6 +41,8 @@ pub(crate) async fn answer(
     let id = request_id(request.headers());
     let method = request.method().clone();
     let path = request.uri().path();
+    // A call over MCP is cancelled by going away, and its handler runs in a task of its own that is told.
+    let ends_with_its_client = path == "/mcp";
     let quiet = matches!(path, "/healthz" | "/readyz" | "/metrics");
     // An error span, so that its fields are there whatever the level of the log.
     let span = tracing::error_span!(
@@ -52,11 +54,14 @@ pub(crate) async fn answer(
         user_id = Empty,
         session_id = Empty,
         turn_id = Empty,
+        mcp_method = Empty,
+        tool = Empty,
     );
     span.record("route", path.get(..256).unwrap_or(path));
     request.extensions_mut().insert(RequestId(id.clone()));
     let work = routed(router, request).instrument(span.clone());
-    let mut response = if method.is_safe() { work.await } else { to_its_end(work).await };
+    let mut response =
+        if method.is_safe() || ends_with_its_client { work.await } else { to_its_end(work).await };
     let _entered = span.enter();
     let failed = error::complete(&mut response, &id);
     log(&response, started, failed, quiet);

@@ -46,6 +46,8 @@ fn described() -> (Router<App>, OpenApi) {
             routes::sessions::delete_session
         ))
         .routes(routes!(routes::tools::list_tools))
+        .routes(routes!(routes::mcp::post_mcp))
+        .routes(routes!(routes::mcp::protected_resource))
         .routes(routes!(routes::usage::get_usage))
         .routes(routes!(routes::admin::list_policies))
         .routes(routes!(routes::admin::get_policy, routes::admin::put_policy, routes::admin::delete_policy))
@@ -58,7 +60,8 @@ fn described() -> (Router<App>, OpenApi) {
 }
 
 fn cors(config: &Config) -> CorsLayer {
-    let exposed = ["x-request-id", "location", "preference-applied"].map(HeaderName::from_static);
+    let exposed =
+        ["x-request-id", "location", "preference-applied", "www-authenticate"].map(HeaderName::from_static);
     let layer = CorsLayer::new()
         .allow_methods([Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE])
         .allow_headers(AllowHeaders::mirror_request())

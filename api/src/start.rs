@@ -20,6 +20,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     auth::Callers,
+    mcp,
     metrics::Metrics,
     router,
     serve::{self, Ending},
@@ -67,11 +68,13 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
     let draining = CancellationToken::new();
     let ending =
         Ending { draining: draining.clone(), cut: CancellationToken::new(), connections: TaskTracker::new() };
+    let tools = shared::workspace::tools();
     let app = App::new(Parts {
         last_accessed: LastAccessed::start(engine.clone(), config.session_idle_days, draining.clone()),
         turns,
         hub,
-        tools: shared::workspace::tools(),
+        mcp: mcp::Endpoint::new(&config, &tools),
+        tools,
         callers: Callers::new(app_pool, config.default_tenant),
         metrics: Metrics::new(Recorder::start()?),
         config,

@@ -8,7 +8,7 @@ use shared::{
 use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 
-use crate::{auth::Callers, metrics::Metrics};
+use crate::{auth::Callers, mcp, metrics::Metrics};
 
 /// The process's one of everything; cheap to clone.
 #[derive(Clone)]
@@ -25,6 +25,7 @@ pub(crate) struct Parts {
     /// What models can call; every worker has the same.
     pub(crate) tools: Vec<ToolDef>,
     pub(crate) callers: Callers,
+    pub(crate) mcp: mcp::Endpoint,
     pub(crate) metrics: Metrics,
     /// Cancelled when the process begins to stop: streams end and readiness is gone.
     pub(crate) draining: CancellationToken,

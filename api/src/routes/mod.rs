@@ -4,6 +4,7 @@ pub(crate) mod admin;
 pub(crate) mod chat;
 pub(crate) mod health;
 pub(crate) mod jobs;
+pub(crate) mod mcp;
 pub(crate) mod meta;
 pub(crate) mod sessions;
 pub(crate) mod streams;

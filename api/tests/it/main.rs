@@ -4,6 +4,7 @@
 mod app;
 mod bad_input;
 mod documents;
+mod mcp;
 mod operations;
 mod sessions;
 mod strangers;

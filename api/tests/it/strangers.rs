@@ -42,7 +42,7 @@ async fn nobody_comes_in_without_a_credential() {
             assert!(answered.headers.contains_key("www-authenticate"), "{method} {path}");
         }
     }
-    assert_eq!(open, ["/healthz", "/metrics", "/readyz"]);
+    assert_eq!(open, ["/.well-known/oauth-protected-resource/mcp", "/healthz", "/metrics", "/readyz"]);
     assert_eq!(app.rows().await, [0; 7]);
 }
 

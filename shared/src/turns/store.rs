@@ -106,10 +106,7 @@ pub(super) async fn line(tx: &mut TenantTx, conversation: ConversationId) -> Res
 ///
 /// Unless the caller has looked already, the statement itself looks whether the conversation is busy. It begins after
 /// the conversation was locked, so it sees what the lock's former holder wrote.
-pub(super) async fn insert_turn(
-    tx: &mut TenantTx,
-    new: &Posting<'_>,
-) -> Result<String> {
+pub(super) async fn insert_turn(tx: &mut TenantTx, new: &Posting<'_>) -> Result<String> {
     let (tenant, user) = (tx.actor().tenant, tx.actor().user);
     let uids: Vec<ItemUid> = new.messages.iter().map(|_| ItemUid::generate()).collect();
     let ids: Vec<i64> = new.messages.iter().map(|message| message.id).collect();

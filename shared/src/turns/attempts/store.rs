@@ -86,11 +86,7 @@ pub(super) async fn claim(engine: &PgPool, process: ProcessId, claiming: Claimin
 
 /// The last event of turns that this process just claimed. Nobody else can append to them any more, so this may be a
 /// statement of its own; within the claim it would make every claim open all partitions of the log.
-async fn last_events(
-    engine: &PgPool,
-    process: ProcessId,
-    turns: &[TurnId],
-) -> Result<HashMap<TurnId, i64>> {
+async fn last_events(engine: &PgPool, process: ProcessId, turns: &[TurnId]) -> Result<HashMap<TurnId, i64>> {
     let rows: Vec<(TurnId, i64)> = sqlx::query_as(
         "select t.id, coalesce(e.last_seq, 0) from turns t
          cross join lateral (select max(seq) as last_seq from turn_events e

@@ -1,0 +1,131 @@
+//! What people pick for their model: resources and prompts.
+
+use serde_json::{Value, json};
+
+use super::{ERAS, Era, LEGACY, call, result, send, structured};
+use crate::app::{FOREIGNER, MEMBER, TestApp};
+
+#[tokio::test]
+async fn notes_are_resources_of_their_owner() {
+    let app = TestApp::start().await;
+    let made = call(
+        &app,
+        MEMBER,
+        Era::Modern,
+        "create_note",
+        &json!({"title": "Garden", "content": "Plant *beans*."}),
+    )
+    .await;
+    let note = structured(&made).clone();
+    let by_id = format!("alfred://note/{}", note["id"]);
+    let by_uid = format!("alfred://note/{}", note["uid"].as_str().unwrap());
+    for era in ERAS {
+        let listed = result(&send(&app, MEMBER, era, "resources/list", &json!({})).await);
+        let listed = listed["resources"].as_array().unwrap();
+        assert_eq!(listed.len(), 1);
+        assert_eq!(
+            (&listed[0]["uri"], &listed[0]["title"], &listed[0]["mimeType"]),
+            (&json!(by_id), &json!("Garden"), &json!("text/markdown"))
+        );
+        for uri in [&by_id, &by_uid] {
+            let read = result(&send(&app, MEMBER, era, "resources/read", &json!({"uri": uri})).await);
+            let contents =
+                json!([{"uri": uri, "mimeType": "text/markdown", "text": "# Garden\n\nPlant *beans*."}]);
+            assert_eq!(read["contents"], contents);
+        }
+        let foreign = result(&send(&app, FOREIGNER, era, "resources/list", &json!({})).await);
+        assert_eq!(foreign["resources"], json!([]));
+        let templates = result(&send(&app, MEMBER, era, "resources/templates/list", &json!({})).await);
+        assert_eq!(templates["resourceTemplates"][0]["uriTemplate"], "alfred://note/{id}");
+    }
+    for (era, code) in [(Era::Modern, -32602), (Era::Legacy(LEGACY), -32002)] {
+        let unknown = async |uri: &str| {
+            let answered = send(&app, FOREIGNER, era, "resources/read", &json!({"uri": uri})).await;
+            let error = answered.json()["error"].clone();
+            assert_eq!((&error["code"], &error["data"]["uri"]), (&json!(code), &json!(uri)), "{answered:?}");
+            error["message"].as_str().unwrap().replace(uri.rsplit('/').next().unwrap(), "…")
+        };
+        // Somebody else's and nobody's look alike.
+        assert_eq!(
+            unknown(&by_uid).await,
+            unknown("alfred://note/0198c0de-0000-7000-8000-000000000000").await
+        );
+        for uri in [
+            "alfred://note/",
+            "alfred://note/x",
+            "alfred://cake/1",
+            "file:///etc/passwd",
+            "alfred://note/1/2",
+        ] {
+            unknown(uri).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_list_of_resources_has_pages() {
+    let app = TestApp::start().await;
+    for number in 0..103 {
+        call(&app, MEMBER, Era::Modern, "create_note", &json!({"title": format!("n{number}")})).await;
+    }
+    let mut seen = Vec::new();
+    let mut cursor = Value::Null;
+    loop {
+        let params = if cursor.is_null() { json!({}) } else { json!({"cursor": cursor}) };
+        let page = result(&send(&app, MEMBER, Era::Modern, "resources/list", &params).await);
+        seen.extend(page["resources"].as_array().unwrap().iter().map(|found| found["uri"].clone()));
+        match page.get("nextCursor") {
+            Some(next) => cursor = next.clone(),
+            None => break,
+        }
+    }
+    assert_eq!(seen.len(), 103);
+    seen.sort_by_key(Value::to_string);
+    seen.dedup();
+    assert_eq!(seen.len(), 103, "a resource was listed twice");
+    let wrong = send(&app, MEMBER, Era::Modern, "resources/list", &json!({"cursor": "note.x"})).await;
+    assert_eq!(wrong.json()["error"]["code"], -32602);
+}
+
+#[tokio::test]
+async fn prompts_are_filled_in() {
+    let app = TestApp::start().await;
+    let made = call(&app, MEMBER, Era::Modern, "add_task", &json!({"title": "Paint the fence"})).await;
+    let id = structured(&made)["id"].to_string();
+    for era in ERAS {
+        let listed = result(&send(&app, MEMBER, era, "prompts/list", &json!({})).await);
+        let names: Vec<&str> = listed["prompts"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|prompt| prompt["name"].as_str().unwrap())
+            .collect();
+        assert_eq!(names, ["daily_review", "plan_task", "summarise_chat"]);
+        let params = json!({"name": "plan_task", "arguments": {"task_id": id}});
+        let got = result(&send(&app, MEMBER, era, "prompts/get", &params).await);
+        let message = &got["messages"][0];
+        assert_eq!(message["role"], "user");
+        assert!(message["content"]["text"].as_str().unwrap().contains(&format!("plan task {id}.")), "{got}");
+        for params in [
+            json!({"name": "plan_task"}),
+            json!({"name": "plan_task", "arguments": {"task_id": " "}}),
+            json!({"name": "plan_task", "arguments": {"task_id": "1", "colour": "red"}}),
+            json!({"name": "daily_review", "arguments": {"focus": "x".repeat(3000)}}),
+            json!({"name": "bake_cake"}),
+        ] {
+            let wrong = send(&app, MEMBER, era, "prompts/get", &params).await;
+            assert_eq!(wrong.json()["error"]["code"], -32602, "{wrong:?}");
+        }
+        let ask = async |key: &str, reference: Value, argument: Value| {
+            let params = json!({"ref": reference, "argument": argument});
+            result(&send(&app, key, era, "completion/complete", &params).await)["completion"]["values"]
+                .clone()
+        };
+        let prompt = json!({"type": "ref/prompt", "name": "plan_task"});
+        assert_eq!(ask(MEMBER, prompt.clone(), json!({"name": "task_id", "value": ""})).await, json!([id]));
+        assert_eq!(ask(MEMBER, prompt.clone(), json!({"name": "task_id", "value": "x"})).await, json!([]));
+        assert_eq!(ask(FOREIGNER, prompt, json!({"name": "task_id", "value": ""})).await, json!([]));
+        let template = json!({"type": "ref/resource", "uri": "alfred://note/{id}"});
+        assert_eq!(ask(MEMBER, template, json!({"name": "id", "value": ""})).await, json!([]));
+    }
+}
