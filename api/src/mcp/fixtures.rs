@@ -49,7 +49,10 @@ fn fixed(name: &str) -> Option<CallToolResult> {
             embedded("test://mixed-content-resource", "application/json", r#"{"test":"data","value":123}"#),
         ]),
         "test_error_handling" => json!([text("This tool intentionally returns an error for testing")]),
-        "json_schema_2020_12_tool" | "test_x_mcp_header" => json!([text("done")]),
+        "json_schema_2020_12_tool"
+        | "test_x_mcp_header"
+        | "test_logging_tool"
+        | "test_streaming_elicitation" => json!([text("done")]),
         _ => return None,
     };
     let content: Vec<ContentBlock> = parsed(content);
@@ -74,6 +77,9 @@ fn tools() -> Vec<Tool> {
         "test_multiple_content_types",
         "test_error_handling",
         "test_tool_with_progress",
+        "test_missing_capability",
+        "test_logging_tool",
+        "test_streaming_elicitation",
     ];
     let schema = json!({"type": "object", "properties": {}, "additionalProperties": false});
     let tool = |name: &str, schema: &Value| {
@@ -115,10 +121,10 @@ fn tools() -> Vec<Tool> {
 fn prompts() -> Vec<Prompt> {
     let argument = |name: &str| json!({"name": name, "description": "A fixture.", "required": true});
     parsed(json!([
-        {"name": "test_prompt_with_arguments", "arguments": [argument("arg1"), argument("arg2")]},
-        {"name": "test_prompt_with_embedded_resource", "arguments": [argument("resourceUri")]},
-        {"name": "test_prompt_with_image"},
-        {"name": "test_simple_prompt"},
+        {"name": "test_prompt_with_arguments", "description": "A fixture.", "arguments": [argument("arg1"), argument("arg2")]},
+        {"name": "test_prompt_with_embedded_resource", "description": "A fixture.", "arguments": [argument("resourceUri")]},
+        {"name": "test_prompt_with_image", "description": "A fixture."},
+        {"name": "test_simple_prompt", "description": "A fixture."},
     ]))
 }
 
@@ -201,6 +207,10 @@ impl ServerHandler for Fixtures {
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
             return Ok(CallToolResponse::Complete(CallToolResult::success(vec![ContentBlock::text("done")])));
+        }
+        if request.name == "test_missing_capability" {
+            let needed = parsed(json!({"sampling": {}}));
+            return Err(ErrorData::missing_required_client_capability(needed));
         }
         match fixed(&request.name) {
             Some(result) => Ok(CallToolResponse::Complete(result)),

@@ -71,7 +71,28 @@ impl Connection {
         tokio::time::timeout(PATIENCE, self.exchange(&head)).await.context("POST /chat is not answered")?
     }
 
-    async fn exchange(&mut self, request: &str) -> Result<Posted> {
+    /// Sends a message to the MCP server, and reads its answer.
+    ///
+    /// # Errors
+    /// Anything but a result that is no error.
+    pub(super) async fn call_tool(&mut self, message: &str) -> Result<()> {
+        let request = format!(
+            "POST /mcp HTTP/1.1\r\nhost: localhost\r\nx-api-key: {}\r\ncontent-type: application/json\r\n\
+             accept: application/json, text/event-stream\r\nmcp-protocol-version: 2025-11-25\r\n\
+             content-length: {}\r\n\r\n{message}",
+            self.key,
+            message.len()
+        );
+        let answered = tokio::time::timeout(PATIENCE, self.answer(&request)).await;
+        let (status, body) = answered.context("POST /mcp is not answered")??;
+        if status != 200 || !contains(&body, b"\"isError\":false") {
+            bail!("POST /mcp: {status} {}", String::from_utf8_lossy(&body));
+        }
+        Ok(())
+    }
+
+    /// Sends a request, and reads an answer of a known length.
+    async fn answer(&mut self, request: &str) -> Result<(u16, Vec<u8>)> {
         self.socket.write_all(request.as_bytes()).await?;
         let (status, head) = self.head().await?;
         let length: usize = head
@@ -81,7 +102,11 @@ impl Connection {
         while self.received.len() < length {
             self.read().await?;
         }
-        let body: Vec<u8> = self.received.drain(..length).collect();
+        Ok((status, self.received.drain(..length).collect()))
+    }
+
+    async fn exchange(&mut self, request: &str) -> Result<Posted> {
+        let (status, body) = self.answer(request).await?;
         if status != 202 {
             bail!("POST /chat: {status} {}", String::from_utf8_lossy(&body));
         }

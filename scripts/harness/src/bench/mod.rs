@@ -9,6 +9,7 @@ mod followers;
 mod idle;
 mod load;
 mod machine;
+mod mcp;
 mod one_turn;
 mod procfs;
 mod report;
@@ -27,7 +28,7 @@ pub use self::report::{Report, Table};
 use self::{floor::Floor, stack::Stack};
 
 /// What can be measured, in the order in which it is.
-pub const SECTIONS: [&str; 6] = ["turn", "load", "statements", "followers", "slow", "idle"];
+pub const SECTIONS: [&str; 7] = ["turn", "load", "mcp", "statements", "followers", "slow", "idle"];
 
 /// What to measure.
 #[derive(Debug, Clone)]
@@ -84,6 +85,9 @@ pub async fn run(plan: &Plan, show: &(dyn Fn(&Table) + Sync)) -> Result<Report> 
         let (table, turns) = load::measure(plan, &stack, &floor).await?;
         add(table);
         add(storage::table(&before, &storage::Sizes::read(&stack.admin).await?, turns));
+    }
+    if plan.wants("mcp") {
+        add(mcp::measure(plan, &stack).await?);
     }
     if let Some(length) = plan.hold {
         load::hold(&stack, length).await?;

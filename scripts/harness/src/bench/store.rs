@@ -3,9 +3,9 @@
 use std::{str::FromStr, time::Duration};
 
 use anyhow::Result;
-use shared::ids::{TenantId, TurnId};
+use shared::ids::{TenantId, TurnId, UserId};
 use sqlx::{
-    AssertSqlSafe, FromRow, PgPool,
+    AssertSqlSafe, Connection as _, FromRow, PgConnection, PgPool,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 
@@ -138,4 +138,37 @@ pub(super) async fn event_times(admin: &PgPool, turns: &[TurnId]) -> Result<Vec<
     .bind(turns)
     .fetch_all(admin)
     .await?)
+}
+
+/// Reads a user's newest tasks over a connection of its own, as superuser: what a list over MCP cannot do without.
+pub(super) struct FloorList {
+    connection: PgConnection,
+    tenant: TenantId,
+    user: UserId,
+}
+
+impl FloorList {
+    pub(super) async fn open(admin: &PgPool) -> Result<Self> {
+        let (tenant, user) =
+            sqlx::query_as("select tenant_id, user_id from items where kind = 'task' limit 1")
+                .fetch_one(admin)
+                .await?;
+        let connection = PgConnection::connect_with(&admin.connect_options()).await?;
+        Ok(Self { connection, tenant, user })
+    }
+
+    pub(super) async fn read(&mut self, most: i64) -> Result<()> {
+        let rows = sqlx::query(
+            "select uid, id, version, created_at, updated_at, deleted_at, payload from items
+             where tenant_id = $1 and kind = 'task' and user_id = $2 and deleted_at is null and not archived
+             order by uid desc limit $3",
+        )
+        .bind(self.tenant)
+        .bind(self.user)
+        .bind(most)
+        .fetch_all(&mut self.connection)
+        .await?;
+        anyhow::ensure!(!rows.is_empty(), "the floor found no tasks");
+        Ok(())
+    }
 }
