@@ -31,8 +31,14 @@ impl IntoResponse for Failure {
     fn into_response(self) -> Response {
         let mut response = status(&self.0).into_response();
         if response.status() == StatusCode::UNAUTHORIZED {
-            let scheme = HeaderValue::from_static("ApiKey realm=\"alfred\"");
-            response.headers_mut().insert(header::WWW_AUTHENTICATE, scheme);
+            for scheme in ["Bearer realm=\"alfred\"", "ApiKey realm=\"alfred\""] {
+                response.headers_mut().append(header::WWW_AUTHENTICATE, HeaderValue::from_static(scheme));
+            }
+        }
+        // Who knows when to try again says so in the body, and so in the header.
+        let wait = self.0.details.as_ref().and_then(|details| details.get("retryAfter")?.as_u64());
+        if let Some(seconds) = wait {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         response.extensions_mut().insert(Arc::new(self.0));
         response

@@ -11,7 +11,7 @@ use http::{HeaderMap, header, request::Parts};
 use serde::de::DeserializeOwned;
 use shared::{
     error::{Error, Invalid},
-    ids::{SessionId, TurnId},
+    ids::{ApiKeyId, SessionId, TurnId},
 };
 
 use crate::{
@@ -185,6 +185,17 @@ impl FromRequestParts<App> for SessionOfPath {
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Failure> {
         Ok(Self(SessionId(path_id(parts, app, "there is no such session").await?)))
+    }
+}
+
+/// The API key that the path names.
+pub(crate) struct ApiKeyOfPath(pub(crate) ApiKeyId);
+
+impl FromRequestParts<App> for ApiKeyOfPath {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Failure> {
+        Ok(Self(ApiKeyId(path_id(parts, app, "there is no such key").await?)))
     }
 }
 

@@ -3,6 +3,7 @@
 //! A request's way: `serve` (the connection) → `request` (id, span, log line) → `router` → `auth` and `extract` (who
 //! calls, with what) → a handler in `routes`, which makes one call into a domain → `error`, if it failed.
 
+mod address;
 mod auth;
 mod direct;
 mod error;

@@ -7,12 +7,16 @@ use utoipa::{
     openapi::{
         ContentBuilder, OpenApi, Ref, RefOr, ResponseBuilder,
         path::Operation,
-        security::{ApiKey, ApiKeyValue, SecurityScheme},
+        security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme},
     },
 };
 use utoipa_swagger_ui::SwaggerUi;
 
 use crate::{error::ErrorBody, state::App};
+
+/// The ways to say who calls.
+const CREDENTIALS: [&str; 3] = ["bearer", "apiKey", "cookie"];
+const NO_SCOPES: [&str; 0] = [];
 
 #[derive(utoipa::OpenApi)]
 #[openapi(
@@ -29,6 +33,7 @@ use crate::{error::ErrorBody, state::App};
         (name = "tools", description = "What models can call, and what they may"),
         (name = "mcp", description = "The workspace for models of other applications"),
         (name = "usage", description = "What models cost"),
+        (name = "auth", description = "Signing up, in and out; API keys"),
         (name = "admin", description = "For a tenant's admins"),
         (name = "operations", description = "Health and metrics; no credential"),
     )
@@ -39,7 +44,17 @@ struct Base;
 pub(crate) fn base() -> OpenApi {
     let mut base = Base::openapi();
     let key = SecurityScheme::ApiKey(ApiKey::Header(ApiKeyValue::new("X-API-Key")));
-    base.components.get_or_insert_default().add_security_scheme("apiKey", key);
+    let bearer =
+        SecurityScheme::Http(HttpBuilder::new().scheme(HttpAuthScheme::Bearer).bearer_format("JWT").build());
+    let cookie = SecurityScheme::ApiKey(ApiKey::Cookie(ApiKeyValue::with_description(
+        "__Host-alfred_session",
+        "Of a browser that signed in with cookies; what changes something needs the header X-CSRF-Token too. The name \
+         has no __Host- over plain http.",
+    )));
+    let components = base.components.get_or_insert_default();
+    components.add_security_scheme("apiKey", key);
+    components.add_security_scheme("bearer", bearer);
+    components.add_security_scheme("cookie", cookie);
     base
 }
 
@@ -49,6 +64,9 @@ pub(crate) fn finish(mut description: OpenApi) -> OpenApi {
         let operations = [&mut item.get, &mut item.put, &mut item.post, &mut item.delete, &mut item.patch];
         for operation in operations.into_iter().flatten() {
             if operation.security.is_some() {
+                // Every credential is one on every route.
+                operation.security =
+                    Some(CREDENTIALS.map(|name| SecurityRequirement::new(name, NO_SCOPES)).into());
                 answers(operation, "401", "No credential, or one that is not good");
             }
             answers(operation, "500", "An error of ours; the log has it under the request's id");

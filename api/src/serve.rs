@@ -14,6 +14,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    address::Peer,
     direct::{self, Client, Slot, Wanting, WantsConnection},
     request,
     state::App,
@@ -44,9 +45,10 @@ pub(crate) async fn accept(listener: TcpListener, app: App, router: Router, endi
             () = ending.draining.cancelled() => return,
         };
         match accepted {
-            Ok((stream, _)) => {
+            Ok((stream, peer)) => {
                 ending.connections.spawn(connection(
                     stream,
+                    Peer(peer.ip()),
                     http.clone(),
                     app.clone(),
                     router.clone(),
@@ -68,7 +70,14 @@ fn is_about_the_client(error: &io::Error) -> bool {
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
 }
 
-async fn connection(stream: TcpStream, http: http1::Builder, app: App, router: Router, ending: Ending) {
+async fn connection(
+    stream: TcpStream,
+    peer: Peer,
+    http: http1::Builder,
+    app: App,
+    router: Router,
+    ending: Ending,
+) {
     // Each event is a small write that must not wait for the former one's acknowledgement.
     if stream.set_nodelay(true).is_err() {
         return;
@@ -76,7 +85,8 @@ async fn connection(stream: TcpStream, http: http1::Builder, app: App, router: R
     let mut next = Some(stream);
     while let Some(stream) = next.take() {
         // In a box that is gone when a stream begins: a task is as large as its largest moment.
-        let requests = Box::pin(requests(stream, http.clone(), app.clone(), router.clone(), ending.clone()));
+        let requests =
+            Box::pin(requests(stream, peer, http.clone(), app.clone(), router.clone(), ending.clone()));
         let Some((socket, wanting)) = requests.await else { return };
         // How a connection ends is the client's affair.
         tokio::select! {
@@ -89,6 +99,7 @@ async fn connection(stream: TcpStream, http: http1::Builder, app: App, router: R
 /// Answers requests until the connection ends or a stream wants it for itself.
 async fn requests(
     stream: TcpStream,
+    peer: Peer,
     http: http1::Builder,
     app: App,
     router: Router,
@@ -96,7 +107,8 @@ async fn requests(
 ) -> Option<(TcpStream, Wanting)> {
     let slot = Slot::default();
     let service_slot = slot.clone();
-    let service = service_fn(move |request: Request<Incoming>| {
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(peer);
         serve(app.clone(), router.clone(), service_slot.clone(), request.map(Body::new))
     });
     let mut serving = http.serve_connection(TokioIo::new(stream), service);

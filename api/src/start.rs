@@ -10,6 +10,7 @@ use shared::{
     counters::Counters,
     db::{self, DbRole, TenantDb},
     events::Hub,
+    identity::{SignInSettings, SignIns},
     sessions::{LastAccessed, Sessions, TokenKeys},
     telemetry::Recorder,
     turns::{TurnSettings, Turns},
@@ -69,13 +70,15 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
     let ending =
         Ending { draining: draining.clone(), cut: CancellationToken::new(), connections: TaskTracker::new() };
     let tools = shared::workspace::tools();
+    let sign_ins = SignIns::start(engine.clone(), sign_in_settings(&config), draining.clone())?;
+    let callers = Callers::start(&config, app_pool, engine.clone(), sign_ins, draining.clone())?;
     let app = App::new(Parts {
         last_accessed: LastAccessed::start(engine.clone(), config.session_idle_days, draining.clone()),
         turns,
         hub,
         mcp: mcp::Endpoint::new(&config, &tools),
         tools,
-        callers: Callers::new(app_pool, config.default_tenant),
+        callers,
         metrics: Metrics::new(Recorder::start()?),
         config,
         tenants,
@@ -89,6 +92,12 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
 }
 
 impl Running {
+    /// How many password hashes this server has computed: tests measure by them that no answer tells who has an account.
+    #[must_use]
+    pub fn password_hashes(&self) -> u64 {
+        self.app.callers.sign_ins().hashes_made()
+    }
+
     /// Stops: streams are told to reconnect, requests under way are answered, for at most `DRAIN_SECONDS`.
     pub async fn stop(self) {
         self.ending.draining.cancel();
@@ -104,11 +113,22 @@ impl Running {
         }
         let last = async {
             self.app.last_accessed.write().await;
+            self.app.callers.finish().await;
             tokio::join!(self.app.tenants.app().close(), self.app.engine.close());
         };
         if tokio::time::timeout(Duration::from_secs(2), last).await.is_err() {
             tracing::warn!("database connections did not close in time");
         }
+    }
+}
+
+fn sign_in_settings(config: &Config) -> SignInSettings {
+    SignInSettings {
+        issuer: config.public_url.as_str().trim_end_matches('/').to_owned(),
+        deployment_keys: config.fernet_keys.clone(),
+        access_life: config.sign_ins.access_life,
+        idle_days: config.sign_ins.idle_days,
+        password_cost: config.sign_ins.password_cost,
     }
 }
 

@@ -5,7 +5,17 @@
 use shared::testing::TestDb;
 
 /// Tables that belong to no tenant: nothing in them is a customer's.
-const WITHOUT_TENANT: &[&str] = &["_sqlx_migrations", "tenants", "users", "workers"];
+const WITHOUT_TENANT: &[&str] = &[
+    "_sqlx_migrations",
+    "outside_identities",
+    "sign_in_buckets",
+    "sign_ins",
+    "signing_keys",
+    "tenants",
+    "user_passwords",
+    "users",
+    "workers",
+];
 
 /// Unique keys on tenant rows that cannot start with the tenant, each with its reason.
 const KEYS_WITHOUT_TENANT: &[(&str, &str)] = &[(

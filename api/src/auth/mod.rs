@@ -1,23 +1,37 @@
 //! Who calls. A request's credential proves a [`Principal`]; with the request's headers it becomes an [`Actor`], who acts
 //! in a tenant. Routes on tenant data take a [`Caller`]; the few that are about the person alone take a [`Person`].
 //!
-//! Invariant: what a route may be used for is data (`scopes`), so no handler can forget to ask.
+//! Invariant: what a credential may be used for is data (`scopes`), and what changes something under a cookie has shown
+//! that it is meant (`cookie`), before any handler runs; no handler can forget to ask.
 
-mod key;
+mod cookie;
+pub(crate) mod event;
+mod known;
+mod last_use;
 mod scopes;
 mod tenant;
 
 use axum::extract::{FromRequestParts, MatchedPath};
-use http::request::Parts;
+use http::{HeaderMap, header, request::Parts};
+use secrecy::{ExposeSecret as _, SecretString};
 use shared::{
+    config::Config,
     error::{Code, Error, Result},
-    identity::{Actor, Principal},
+    identity::{self, Actor, KeyHash, Outside, Principal, SignIns},
 };
 use sqlx::PgPool;
+use tokio_util::sync::CancellationToken;
 use tracing::{Span, field::display};
 
-use self::key::Keys;
+pub(crate) use self::cookie::Cookies;
+use self::{
+    known::{Found, Known},
+    last_use::LastUse,
+};
 use crate::{error::Failure, state::App};
+
+/// The longest credential that is looked at.
+const LONGEST: usize = 8192;
 
 /// An authenticated caller, acting in a tenant.
 pub(crate) struct Caller(pub(crate) Actor);
@@ -52,14 +66,54 @@ pub(crate) fn note_route(parts: &Parts) {
 
 /// Finds callers by their credentials.
 pub(crate) struct Callers {
-    keys: Keys,
+    app: PgPool,
+    sign_ins: SignIns,
+    outside: Option<Outside>,
+    cookies: Cookies,
+    known: Known,
+    last_use: LastUse,
     tenants: tenant::Tenants,
 }
 
+/// A credential as the request has it.
+enum Shown {
+    Bearer(SecretString),
+    ApiKey(SecretString),
+    Cookie(SecretString),
+}
+
 impl Callers {
-    /// Over the pool of the app role.
-    pub(crate) fn new(app: PgPool, default_tenant: shared::ids::TenantId) -> Self {
-        Self { keys: Keys::new(app), tenants: tenant::Tenants::new(default_tenant) }
+    /// Over the pool of the app role, and the engine's for what is about no tenant.
+    ///
+    /// # Errors
+    /// When no HTTP client can be made.
+    pub(crate) fn start(
+        config: &Config,
+        app: PgPool,
+        engine: PgPool,
+        sign_ins: SignIns,
+        stop: CancellationToken,
+    ) -> Result<Self> {
+        let outside = config.sign_ins.outside_issuer.as_ref();
+        Ok(Self {
+            app,
+            outside: outside.map(|issuer| Outside::new(engine.clone(), issuer)).transpose()?,
+            cookies: Cookies::new(config),
+            known: Known::default(),
+            last_use: LastUse::start(engine, sign_ins.clone(), stop),
+            tenants: tenant::Tenants::new(config.default_tenant),
+            sign_ins,
+        })
+    }
+
+    /// Sign-ins: made, refreshed, ended.
+    pub(crate) fn sign_ins(&self) -> &SignIns {
+        &self.sign_ins
+    }
+
+    /// The cookies of browsers.
+    pub(crate) fn cookies(&self) -> &Cookies {
+        &self.cookies
     }
 
     /// The caller of a request.
@@ -77,14 +131,110 @@ impl Callers {
     /// The person of a request.
     ///
     /// # Errors
-    /// 401 without a credential or with one that is not good; 403 when it may not be used for this; the database's.
+    /// 401 without a credential or with one that is not good; 403 when it may not be used for this, or when nothing
+    /// shows that a browser's request is meant; the database's.
     pub(crate) async fn principal(&self, parts: &Parts) -> Result<Principal> {
-        let Some(key) = parts.headers.get("x-api-key") else {
-            return Err(Error::new(Code::Auth, "a credential is required: send the header X-API-Key"));
+        let shown = self.shown(&parts.headers)?;
+        let found = match &shown {
+            Shown::Bearer(token) => {
+                self.known.find("bearer", token.expose_secret().as_bytes(), self.by_bearer(token)).await
+            }
+            Shown::ApiKey(key) => {
+                self.known.find("key", key.expose_secret().as_bytes(), self.by_key(key)).await
+            }
+            Shown::Cookie(cookie) => {
+                self.known.find("cookie", cookie.expose_secret().as_bytes(), self.by_cookie(cookie)).await
+            }
         };
-        let principal = self.keys.principal(key).await?;
+        let found = found?.filter(|found| {
+            let audience = found.audience.as_deref();
+            audience.is_none_or(|audience| self.sign_ins.is_for(audience, parts.uri.path()))
+        });
+        let Some(Found { principal, .. }) = found else { return Err(shown.unknown()) };
         Span::current().record("user_id", display(principal.user));
+        if let Shown::Cookie(cookie) = &shown {
+            self.cookies.must_be_meant(parts, &self.sign_ins, cookie)?;
+        }
         principal.scopes.must_have(scopes::wanted(parts))?;
         Ok(principal)
+    }
+
+    /// Believes the credentials no longer of whom `is_gone` says so.
+    pub(crate) fn forget(&self, is_gone: impl Fn(&Principal) -> bool) {
+        self.known.forget(is_gone);
+    }
+
+    /// Writes what was noted and not yet written.
+    pub(crate) async fn finish(&self) {
+        self.last_use.write().await;
+    }
+
+    /// A header that a program sets wins over a cookie that a browser adds by itself.
+    fn shown(&self, headers: &HeaderMap) -> Result<Shown> {
+        if let Some(value) = headers.get(header::AUTHORIZATION) {
+            let text = value.to_str().unwrap_or_default();
+            return match text.split_once(' ') {
+                Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") && token.len() <= LONGEST => {
+                    Ok(Shown::Bearer(token.trim().into()))
+                }
+                _ => {
+                    Err(Error::new(Code::Auth, "the header Authorization takes: Bearer and an access token"))
+                }
+            };
+        }
+        if let Some(value) = headers.get("x-api-key") {
+            return match value.to_str() {
+                Ok(key) if key.len() <= LONGEST => Ok(Shown::ApiKey(key.into())),
+                _ => Err(Shown::ApiKey(SecretString::default()).unknown()),
+            };
+        }
+        self.cookies.session(headers).map(Shown::Cookie).ok_or_else(|| {
+            Error::new(
+                Code::Auth,
+                "a credential is required: Authorization: Bearer with an access token, X-API-Key, or a session's cookie",
+            )
+        })
+    }
+
+    async fn by_key(&self, key: &SecretString) -> Result<Option<Found>> {
+        let principal = identity::by_api_key(&self.app, &KeyHash::of(key)).await?;
+        Ok(principal.map(|principal| self.used(Found { principal, audience: None, good_for: None })))
+    }
+
+    async fn by_cookie(&self, cookie: &SecretString) -> Result<Option<Found>> {
+        let principal = self.sign_ins.by_cookie(cookie).await?;
+        Ok(principal.map(|principal| self.used(Found { principal, audience: None, good_for: None })))
+    }
+
+    async fn by_bearer(&self, token: &SecretString) -> Result<Option<Found>> {
+        if let Some(outside) = self.outside.as_ref().filter(|outside| outside.is_named_by(token)) {
+            let found = outside.by_token(token).await?;
+            return Ok(found.map(|(principal, life)| Found {
+                principal,
+                audience: None,
+                good_for: Some(life),
+            }));
+        }
+        let found = self.sign_ins.by_access_token(token).await?;
+        Ok(found.map(|(principal, claims)| {
+            let good_for = Some(claims.good_for());
+            self.used(Found { principal, audience: Some(claims.aud), good_for })
+        }))
+    }
+
+    fn used(&self, found: Found) -> Found {
+        self.last_use.note(found.principal.credential);
+        found
+    }
+}
+
+impl Shown {
+    /// The one refusal of each kind: it does not say why.
+    fn unknown(&self) -> Error {
+        match self {
+            Self::ApiKey(_) => Error::new(Code::Auth, "the API key is unknown, expired or revoked"),
+            Self::Bearer(_) => identity::not_good(),
+            Self::Cookie(_) => Error::new(Code::Auth, "the session has ended; sign in again"),
+        }
     }
 }

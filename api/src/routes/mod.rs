@@ -1,6 +1,8 @@
 //! One file a resource. Handlers are flat: extract, call, answer.
 
 pub(crate) mod admin;
+pub(crate) mod auth;
+pub(crate) mod auth_keys;
 pub(crate) mod chat;
 pub(crate) mod health;
 pub(crate) mod jobs;

@@ -1,6 +1,6 @@
 //! A server over a database of its own, and a client.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use http::{Method, StatusCode};
 use secrecy::SecretString;
@@ -23,7 +23,7 @@ pub(crate) const MEMBER: &str = "member-key-of-the-default-tenant";
 pub(crate) const FOREIGNER: &str = "admin-key-of-another-tenant";
 
 pub(crate) struct TestApp {
-    pub(crate) db: TestDb,
+    pub(crate) db: Arc<TestDb>,
     pub(crate) running: api::Running,
     pub(crate) client: reqwest::Client,
 }
@@ -76,6 +76,15 @@ impl TestApp {
                 Identity { tenant, user, email, role, operator: false, key: &key, running_turns: 4 };
             development::ensure(&db.engine, &identity).await.unwrap();
         }
+        Self::over(Arc::new(db), config).await
+    }
+
+    /// Another process over the same database.
+    pub(crate) async fn beside(&self, change: impl FnOnce(&mut Config)) -> Self {
+        Self::over(Arc::clone(&self.db), config(&self.db, change)).await
+    }
+
+    async fn over(db: Arc<TestDb>, config: Config) -> Self {
         let running = api::start(config).await.unwrap();
         let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(20)).build().unwrap();
         Self { db, running, client }
@@ -159,6 +168,8 @@ pub(crate) fn config(db: &TestDb, change: impl FnOnce(&mut Config)) -> Config {
         ("DB_POOL_MAX", "8"),
         ("DRAIN_SECONDS", "5"),
         ("STREAM_HOLD_SECONDS", "0.6"),
+        ("PASSWORD_HASH_MEMORY_KIB", "8"),
+        ("PASSWORD_HASH_PASSES", "1"),
         ("DB_URL", &db.app_url),
         ("DB_ENGINE_URL", &db.engine_url),
         ("DB_OWNER_URL", &db.owner_url),

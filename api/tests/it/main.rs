@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod app;
+mod auth;
 mod bad_input;
 mod documents;
 mod mcp;

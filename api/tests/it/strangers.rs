@@ -42,7 +42,21 @@ async fn nobody_comes_in_without_a_credential() {
             assert!(answered.headers.contains_key("www-authenticate"), "{method} {path}");
         }
     }
-    assert_eq!(open, ["/.well-known/oauth-protected-resource/mcp", "/healthz", "/metrics", "/readyz"]);
+    let open: Vec<&str> = open.iter().map(String::as_str).collect();
+    assert_eq!(
+        open,
+        [
+            "/.well-known/jwks.json",
+            "/.well-known/oauth-protected-resource/mcp",
+            "/api/v1/auth/login",
+            "/api/v1/auth/logout",
+            "/api/v1/auth/refresh",
+            "/api/v1/auth/register",
+            "/healthz",
+            "/metrics",
+            "/readyz"
+        ]
+    );
     assert_eq!(app.rows().await, [0; 7]);
 }
 

@@ -3,7 +3,9 @@
 //! Knows the shape of each value, not its use. Invariant: a process that started has values that make sense, and a
 //! process that did not start said which variable to mend.
 
+mod network;
 mod reader;
+mod sign_ins;
 mod tenants;
 mod variables;
 
@@ -15,7 +17,9 @@ use uuid::Uuid;
 
 use self::reader::Reader;
 pub use self::{
+    network::Network,
     reader::ConfigError,
+    sign_ins::{OutsideIssuer, SignInConfig},
     tenants::{TenantConfig, WorkosConfig},
     variables::{GROUPS, Group, Variable, env_example},
 };
@@ -86,6 +90,10 @@ pub struct Config {
     pub default_tenant: TenantId,
     /// `TENANT_*` and `WORKOS_*`
     pub tenants: TenantConfig,
+    /// `ACCESS_TOKEN_SECONDS`, `PASSWORD_HASH_*`, `JWT_*` and the like.
+    pub sign_ins: SignInConfig,
+    /// Whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Vec<Network>,
 
     pub db_url: SecretString,
     pub db_engine_url: SecretString,
@@ -196,6 +204,7 @@ fn read(reader: &mut Reader<'_>) -> Option<Config> {
         (api_key(reader, production), fernet_keys(reader, production, &mut warnings));
     let default_tenant = reader.optional("DEFAULT_TENANT_ID", "a uuid").map_or(DEFAULT_TENANT, TenantId);
     let tenants = tenants::read(reader, production);
+    let sign_ins = sign_ins::read(reader, production, public_url.as_ref(), &mut warnings);
     let log_level = reader.text("LOG_LEVEL").unwrap_or_default().to_owned();
     if tracing_subscriber::EnvFilter::try_new(&log_level).is_err() {
         reader.refuse("LOG_LEVEL", format!("{log_level:?} is not a level or a list of directives"));
@@ -223,6 +232,8 @@ fn read(reader: &mut Reader<'_>) -> Option<Config> {
         fernet_keys,
         default_tenant,
         tenants: tenants?,
+        sign_ins,
+        trusted_proxies: reader.list("TRUSTED_PROXIES", "an address or a network such as 10.0.0.0/8"),
         db_pool_max: reader.number("DB_POOL_MAX", 3, 1000),
         model: model(reader),
         model_retries: reader.number("MODEL_RETRIES", 0, 20),

@@ -37,6 +37,7 @@ groups! {
         APP_PORT = "8080", "The port of the api; 0 takes a free one.";
         PUBLIC_URL = "", "Where clients reach the api. Unset: http://localhost:APP_PORT. An https URL switches HSTS on.";
         CORS_ORIGINS = "", "Browser origins that may call the api, separated by commas. Unset: all of them in dev and test, none in prod.";
+        TRUSTED_PROXIES = "", "Addresses and networks (10.0.0.0/8) of proxies, separated by commas: what they say in X-Forwarded-For is believed. Unset: nobody's.";
         MAX_BODY_BYTES = "1048576", "The largest request body, in bytes.";
         LOG_LEVEL = "info", "error, warn, info, debug or trace, or directives such as info,sqlx=debug.";
         DRAIN_SECONDS = "20", "How long a process that was told to stop waits for what it is doing.";
@@ -45,6 +46,19 @@ groups! {
         API_KEY = "alfred-development-key", "The key of the default tenant's first user, 16 characters or more (32 in prod, where there is no default and keys may live in the database alone).";
         FERNET_KEY = "", "Keys that encrypt stored credentials, newest first, separated by commas: 32 bytes each, base64 with - and _. Required in prod; otherwise a fixed development key.";
         DEFAULT_TENANT_ID = "", "The uuid of the tenant that API_KEY belongs to, and that users without a membership share. Unset: a fixed one.";
+    }
+    "Signing in" {
+        REGISTRATION = "on", "off: nobody can make an account with POST /api/v1/auth/register.";
+        ACCESS_TOKEN_SECONDS = "900", "How long an access token is good.";
+        SIGN_IN_IDLE_DAYS = "30", "A sign-in that was not used for so long ends: no refresh, or no request of the browser.";
+        PASSWORD_HASH_MEMORY_KIB = "19456", "The memory of one argon2id hash. A password is hashed anew at its next use when this or the passes change.";
+        PASSWORD_HASH_PASSES = "2", "The passes of argon2id over that memory.";
+        PASSWORD_HASH_AT_ONCE = "2", "How many hashes a process computes at once; others wait in line.";
+        JWT_ISSUER = "", "Another issuer whose tokens count: the iss of its tokens. Needs one of the next three's keys.";
+        JWT_AUDIENCE = "", "The aud that its tokens for this deployment have. Unset: not asked, and tokens that it made for others count too.";
+        JWT_JWKS_URL = "", "Where it publishes its keys: https, or http on this machine.";
+        JWT_HS256_SECRET = "", "What it signs with instead, when it shares a secret: 32 characters or more.";
+        JWT_JWKS_PAUSE_SECONDS = "10", "The least time between two looks at its keys.";
     }
     "Tenants" {
         TENANT_HEADER_SECRET = "", "When set, requests for tenant data need the headers X-TB-Tenant-ID, X-TB-Timestamp and X-TB-Signature, signed with this or with the tenant's own secret. 16 characters or more, 32 in prod. Cookie sessions are exempt.";

@@ -1,18 +1,36 @@
 //! Who is calling. A credential proves a [`Principal`]; a principal that chose a tenant is an [`Actor`]. Neither is made
 //! from anything else: no body and no model can name one.
 
+mod accounts;
+pub mod api_keys;
 pub mod development;
+mod email;
+mod outside;
+mod passwords;
 mod principal;
 mod scope;
+mod secrets;
+mod sign_ins;
+mod signing;
 mod store;
+mod throttle;
 
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
 use sqlx::PgPool;
 
 pub use self::{
+    accounts::{User, user},
+    email::EmailAddress,
+    outside::Outside,
+    passwords::{PasswordCost, Passwords},
     principal::{Credential, CredentialTenant, OutsideSubject, Principal},
     scope::{Scope, Scopes},
+    sign_ins::{
+        AccessClaims, CookieSession, EndedBecause, Grant, Refreshed, SignInSettings, SignIns, Tokens,
+        not_good,
+    },
+    signing::PublishedKey,
 };
 use crate::{
     error::{Code, Error, Result},

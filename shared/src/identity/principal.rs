@@ -40,7 +40,7 @@ pub enum CredentialTenant {
 }
 
 /// A kind of credential, and which one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Credential {
     /// `X-API-Key`.
     ApiKey(ApiKeyId),

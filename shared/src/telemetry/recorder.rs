@@ -2,7 +2,7 @@
 
 use std::sync::OnceLock;
 
-use metrics_exporter_prometheus::{BuildError, PrometheusBuilder, PrometheusHandle};
+use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use sqlx::PgPool;
 
 /// The recorder is global to a process, and tests start several servers in one.
@@ -15,10 +15,19 @@ const COUNTERS: &[(&str, &str)] = &[
         "Requests that were answered with an error, and runs of turns that failed, by origin and code.",
     ),
     ("model_tokens_total", "Tokens of model calls that this process settled, by provider and kind."),
+    (
+        "auth_events_total",
+        "Sign-ups, sign-ins, refreshes, sign-outs and changes of API keys, by event type and outcome.",
+    ),
     ("bell_reconnects_total", "Listening connections that were lost."),
     ("event_gaps_total", "Event ids that were missing when a reader first looked."),
     ("event_gaps_passed_over_total", "Event ids that were missing for over a second."),
 ];
+const HISTOGRAMS: &[(&str, &str, &[f64])] = &[(
+    "auth_duration_seconds",
+    "How long signing up, in and out took, by event type.",
+    &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.5, 1.0, 2.5, 10.0],
+)];
 const GAUGES: &[(&str, &str)] = &[
     ("sse_streams", "Open event streams of this process."),
     ("db_pool_connections", "Database connections of this process, by pool and state."),
@@ -36,7 +45,7 @@ impl Recorder {
     pub fn start() -> Result<Self, BuildError> {
         let handle = match RECORDER.get() {
             Some(handle) => handle.clone(),
-            None => match PrometheusBuilder::new().install_recorder() {
+            None => match builder()?.install_recorder() {
                 Ok(handle) => RECORDER.get_or_init(|| handle).clone(),
                 // Another server of this process was faster.
                 Err(error) => RECORDER.get().cloned().ok_or(error)?,
@@ -44,6 +53,9 @@ impl Recorder {
         };
         for (name, what) in COUNTERS {
             metrics::describe_counter!(*name, *what);
+        }
+        for (name, what, _) in HISTOGRAMS {
+            metrics::describe_histogram!(*name, *what);
         }
         for (name, what) in GAUGES {
             metrics::describe_gauge!(*name, *what);
@@ -64,4 +76,10 @@ impl Recorder {
         self.0.run_upkeep();
         self.0.render()
     }
+}
+
+fn builder() -> Result<PrometheusBuilder, BuildError> {
+    HISTOGRAMS.iter().try_fold(PrometheusBuilder::new(), |builder, (name, _, bounds)| {
+        builder.set_buckets_for_metric(Matcher::Full((*name).to_owned()), bounds)
+    })
 }

@@ -8,6 +8,7 @@ mod floor;
 mod followers;
 mod idle;
 mod load;
+mod login;
 mod machine;
 mod mcp;
 mod one_turn;
@@ -28,7 +29,7 @@ pub use self::report::{Report, Table};
 use self::{floor::Floor, stack::Stack};
 
 /// What can be measured, in the order in which it is.
-pub const SECTIONS: [&str; 7] = ["turn", "load", "mcp", "statements", "followers", "slow", "idle"];
+pub const SECTIONS: [&str; 8] = ["turn", "load", "mcp", "login", "statements", "followers", "slow", "idle"];
 
 /// What to measure.
 #[derive(Debug, Clone)]
@@ -91,6 +92,9 @@ pub async fn run(plan: &Plan, show: &(dyn Fn(&Table) + Sync)) -> Result<Report> 
     }
     if let Some(length) = plan.hold {
         load::hold(&stack, length).await?;
+    }
+    if plan.wants("login") {
+        add(login::measure(plan, &mut stack).await?);
     }
     if plan.wants("statements") {
         add(statements::measure(plan, &stack).await?);

@@ -193,6 +193,17 @@ impl Stack {
         Ok(())
     }
 
+    /// One API process more, with other settings; it ends when it is dropped.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub(super) async fn another_api(&mut self, more: &[(&str, &str)]) -> Result<(Process, SocketAddr)> {
+        self.started += 1;
+        let mut variables = self.variables.clone();
+        variables.extend(more.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+        start_api(&variables, &format!("api-{}", self.started), self.folder.path()).await
+    }
+
     /// Opens a gate of the model.
     ///
     /// # Errors

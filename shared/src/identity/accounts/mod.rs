@@ -1,0 +1,81 @@
+//! Users of our own, who have a password.
+
+mod store;
+
+use chrono::{DateTime, Utc};
+use secrecy::SecretString;
+use sqlx::PgPool;
+
+use super::{
+    EmailAddress,
+    passwords::{self, Passwords, Verdict},
+};
+use crate::{error::Result, ids::UserId};
+
+/// A person, as they see themselves.
+#[derive(Debug, Clone)]
+pub struct User {
+    /// The id.
+    pub id: UserId,
+    /// A short number for people.
+    pub number: i64,
+    /// None for some users of outside issuers.
+    pub email: Option<String>,
+    /// Whether somebody we trust has checked the address.
+    pub email_verified: bool,
+    /// IANA name.
+    pub timezone: String,
+    /// When the account was made.
+    pub created_at: DateTime<Utc>,
+    /// When it was last changed.
+    pub updated_at: DateTime<Utc>,
+}
+
+/// Makes an account, unless the address has one. Which of the two happened costs the same time; the log may know, the
+/// client is not told.
+///
+/// # Errors
+/// 422 when the password is not acceptable; the database's.
+pub(super) async fn register(
+    engine: &PgPool,
+    passwords: &Passwords,
+    email: &EmailAddress,
+    password: SecretString,
+) -> Result<Option<UserId>> {
+    passwords::must_be_good(&password, email.as_str())?;
+    let hash = passwords.hash(password).await?;
+    store::insert(engine, UserId::generate(), email.as_str(), &hash).await
+}
+
+/// The user with this address and this password. The work is the same whatever the answer.
+///
+/// # Errors
+/// The database's.
+pub(super) async fn authenticate(
+    engine: &PgPool,
+    passwords: &Passwords,
+    email: &EmailAddress,
+    password: SecretString,
+) -> Result<Option<User>> {
+    passwords::must_be_short(&password)?;
+    let (user, hash) = store::by_email(engine, email.as_str()).await?.unzip();
+    let again = password.clone();
+    let hash = hash.flatten();
+    match (passwords.check(password, hash.clone()).await?, user) {
+        (Verdict::Right, Some(user)) => Ok(Some(user)),
+        (Verdict::RightButOld, Some(user)) => {
+            let new = passwords.hash(again).await?;
+            store::replace_hash(engine, user.id, hash.as_deref(), &new).await?;
+            Ok(Some(user))
+        }
+        _ => Ok(None),
+    }
+}
+
+/// The user of this id.
+///
+/// # Errors
+/// The database's.
+pub async fn user(engine: &PgPool, id: UserId) -> Result<Option<User>> {
+    store::by_id(engine, id).await
+}
