@@ -24,7 +24,6 @@ pub(crate) struct Cookies {
     csrf: &'static str,
     secure: bool,
     own_origin: String,
-    other_origins: Vec<String>,
 }
 
 impl Cookies {
@@ -35,13 +34,7 @@ impl Cookies {
             true => ("__Host-alfred_session", "__Host-alfred_csrf"),
             false => ("alfred_session", "alfred_csrf"),
         };
-        Self {
-            session,
-            csrf,
-            secure,
-            own_origin: config.public_url.origin().ascii_serialization(),
-            other_origins: config.cors_origins.clone(),
-        }
+        Self { session, csrf, secure, own_origin: config.public_url.origin().ascii_serialization() }
     }
 
     /// The session's cookie of a request.
@@ -109,7 +102,6 @@ impl Cookies {
             let authority = origin.split_once("://").map_or("", |(_, authority)| authority);
             origin.eq_ignore_ascii_case(&self.own_origin)
                 || (!host.is_empty() && authority.eq_ignore_ascii_case(host))
-                || self.other_origins.iter().any(|other| other.eq_ignore_ascii_case(origin))
         };
         let from_here = match (text("sec-fetch-site"), origin) {
             (_, Some(origin)) => own(origin),

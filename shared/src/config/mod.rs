@@ -449,6 +449,22 @@ mod tests {
     }
 
     #[test]
+    fn an_outside_issuer_needs_a_name_and_keys() {
+        let issuer = ("JWT_ISSUER", "https://issuer.example");
+        let secret = ("JWT_HS256_SECRET", "0123456789abcdef0123456789abcdef");
+        assert_eq!(refused(&[issuer]), ["JWT_ISSUER"]);
+        assert_eq!(refused(&[secret]), ["JWT_ISSUER"]);
+        assert_eq!(refused(&[issuer, ("JWT_HS256_SECRET", "short")]), ["JWT_HS256_SECRET"]);
+        assert_eq!(refused(&[issuer, ("JWT_JWKS_URL", "ftp://issuer.example")]), ["JWT_JWKS_URL"]);
+        assert_eq!(refused(&[("JWT_ISSUER", "http://localhost:8080"), secret]), ["JWT_ISSUER"]);
+        let plain = ("JWT_JWKS_URL", "http://issuer.example/keys");
+        assert_eq!(refused(&[("APP_ENV", "prod"), FERNET, issuer, plain]), ["JWT_JWKS_URL"]);
+        let config = read(&[DB, issuer, secret]).unwrap();
+        assert!(config.sign_ins.outside_issuer.is_some());
+        assert!(config.warnings.iter().any(|warning| warning.starts_with("JWT_AUDIENCE")));
+    }
+
+    #[test]
     fn an_empty_value_counts_as_unset() {
         assert_eq!(read(&[DB, ("APP_PORT", " "), ("DB_ENGINE_URL", "")]).unwrap().app_port, 8080);
         assert_eq!(refused(&[("APP_ENV", "production")])[0], "APP_ENV");

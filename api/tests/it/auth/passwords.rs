@@ -37,6 +37,18 @@ async fn a_person_signs_up_in_and_out() {
     app.refresh(&signed_in["refresh_token"]).await.is_error(401, "APP-401-AUTH");
     // The other sign-in goes on.
     assert!(app.opens(&again["access_token"]).await);
+
+    let metrics = app.send(app.request(Method::GET, "/metrics")).await.text;
+    for line in [
+        "auth_events_total{event_type=\"register\",outcome=\"success\"}",
+        "auth_events_total{event_type=\"login\",outcome=\"success\"}",
+        "auth_events_total{event_type=\"logout\",outcome=\"success\"}",
+        "auth_events_total{event_type=\"refresh\",outcome=\"refused\"}",
+        "auth_duration_seconds_bucket{event_type=\"login\",le=\"0.005\"}",
+        "active_user_sessions",
+    ] {
+        assert!(metrics.contains(line), "{line} is not in\n{metrics}");
+    }
 }
 
 #[tokio::test]
