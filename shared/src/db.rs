@@ -216,6 +216,12 @@ impl TenantTx {
         &self.actor
     }
 
+    /// The same transaction, whose statements name this actor while Postgres knows the other: for tests that row-level
+    /// security holds by itself.
+    pub(crate) fn disguised(self, actor: &Actor) -> Self {
+        Self { actor: actor.clone(), ..self }
+    }
+
     /// The connection, for stores.
     pub fn connection(&mut self) -> &mut PgConnection {
         &mut self.tx

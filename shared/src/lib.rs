@@ -9,6 +9,7 @@ pub mod counters;
 pub mod db;
 pub mod error;
 pub mod events;
+pub mod idempotency;
 pub mod identity;
 pub mod ids;
 pub mod jobs;

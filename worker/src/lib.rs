@@ -114,7 +114,7 @@ pub async fn start(config: Config, extras: Extras) -> anyhow::Result<Running> {
     );
     let http = model::http::client(|builder| builder).context("the HTTP client for models")?;
     let models = model::by_name(&config.model, &http)?;
-    let mut tools = shared::workspace::tools();
+    let mut tools = shared::workspace::turn_tools();
     tools.extend(extras.tools);
     let engine = Arc::new(Engine::new(
         turns,

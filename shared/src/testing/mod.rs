@@ -13,7 +13,8 @@ use sqlx::{PgPool, postgres::PgConnectOptions};
 
 use crate::{
     counters::Counters,
-    db::{self, DbRole, TenantDb},
+    db::{self, DbRole, TenantDb, TenantTx},
+    identity::Actor,
 };
 
 /// A migrated database that is dropped with this value.
@@ -68,6 +69,14 @@ impl TestDb {
         TenantDb::new(self.app.clone(), Arc::new(Counters::start(relaxed)))
     }
 
+    /// Makes room for items of a further kind, for an entity that a test defines.
+    ///
+    /// # Panics
+    /// When the kind has room already.
+    pub async fn add_kind(&self, kind: &str) {
+        store::add_kind(&self.owner_url, kind).await.expect("the kind should be new");
+    }
+
     /// A pool as superuser, past row-level security, for oracles and faults.
     #[must_use]
     pub fn admin(&self) -> PgPool {
@@ -93,6 +102,13 @@ impl Drop for TestDb {
         });
         let _ = dropping.join();
     }
+}
+
+/// A transaction that Postgres knows as the actor's who began it, while the stores' statements name another: every
+/// filter of ours then lets the other's rows through, and row-level security stands alone.
+#[must_use]
+pub fn disguise(tx: TenantTx, named: &Actor) -> TenantTx {
+    tx.disguised(named)
 }
 
 fn read(url: &str, role: DbRole) -> PgConnectOptions {

@@ -71,6 +71,16 @@ async fn run(admin: &mut PgConnection, statement: &str) -> Result<()> {
     Ok(())
 }
 
+/// A partition of items for this kind.
+pub(super) async fn add_kind(owner_url: &str, kind: &str) -> Result<()> {
+    let options = db::options(owner_url, DbRole::Owner, "test").map_err(Error::internal)?;
+    let mut owner = PgConnection::connect_with(&options).await?;
+    run(&mut owner, &format!("create table items_{kind} partition of items for values in ('{kind}')"))
+        .await?;
+    owner.close().await?;
+    Ok(())
+}
+
 /// Drops the database, with whoever is still connected. Failing is harmless: the cluster is a throwaway.
 pub(super) async fn discard(cluster_url: &str, name: &str) {
     let dropping = async {

@@ -60,7 +60,11 @@ impl ToolOutput {
 
 /// Runs within the turn's own transaction: effect and result are committed together, exactly once. It must write
 /// nothing when it answers an error (`is_error` or `Err`).
-pub type WorkspaceRun = for<'a> fn(&'a mut TenantTx, &'a Value) -> BoxFuture<'a, Result<ToolOutput>>;
+pub type WorkspaceRun =
+    Arc<dyn for<'a> Fn(&'a mut TenantTx, &'a Value) -> BoxFuture<'a, Result<ToolOutput>> + Send + Sync>;
+
+/// Names the resource that a call with these arguments touches.
+pub type ResourceOf = Arc<dyn Fn(&Value) -> Option<String> + Send + Sync>;
 
 /// A tool whose effect lies beyond the database.
 pub trait OutsideTool: Send + Sync {
@@ -81,6 +85,19 @@ pub enum ToolRun {
     Outside(Arc<dyn OutsideTool>),
 }
 
+impl ToolRun {
+    /// Runs this function in process.
+    pub fn workspace<Run>(run: Run) -> Self
+    where
+        Run: for<'a> Fn(&'a mut TenantTx, &'a Value) -> BoxFuture<'a, Result<ToolOutput>>
+            + Send
+            + Sync
+            + 'static,
+    {
+        Self::Workspace(Arc::new(run))
+    }
+}
+
 /// A tool.
 #[derive(Clone)]
 pub struct ToolDef {
@@ -95,7 +112,7 @@ pub struct ToolDef {
     /// JSON Schema of the result, where it has one.
     pub output: Option<Value>,
     /// Names the resource that a call touches, so that calls on the same one run in order; none: runs beside all others.
-    pub resource: Option<fn(&Value) -> Option<String>>,
+    pub resource: Option<ResourceOf>,
     /// How to run it.
     pub run: ToolRun,
 }

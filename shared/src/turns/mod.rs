@@ -44,11 +44,12 @@ pub use self::{
     history::{Context, HistoryMessage, ToolCallRecord},
     journal::{CallRecord, ModelStep, OpenApproval, Parking, StepCommit, StoredStep, ToolStep},
     ledger::Settled,
-    post::{IdempotencyKey, MessageRole, NewMessage, NewTurn, OnBusy},
+    post::{MessageRole, NewMessage, NewTurn, OnBusy},
     reading::StreamStart,
     sweep::Swept,
     types::{Accepted, Status, ToolCallView, Turn, TurnError, WaitingFor, Warning},
 };
+pub use crate::idempotency::IdempotencyKey;
 use crate::{
     bell::{Bell, Ring},
     db::TenantDb,

@@ -11,6 +11,7 @@ use crate::{
     db::TenantTx,
     error::{Code, Error, Result},
     events::data,
+    idempotency::IdempotencyKey,
     identity::Actor,
     ids::{ConversationId, ItemUid, SessionId, TurnId},
     jobs, sessions,
@@ -52,17 +53,6 @@ pub enum OnBusy {
     Reject,
     /// Cancel the running turn, then run.
     Interrupt,
-}
-
-/// A client's key for a request that may be repeated [T5].
-#[derive(Debug, Clone)]
-pub struct IdempotencyKey {
-    /// The route, without ids that the body's hash does not cover.
-    pub route: String,
-    /// As the client sent it.
-    pub key: String,
-    /// Of the canonical body.
-    pub body_hash: [u8; 32],
 }
 
 /// A turn to be posted. The id is chosen first, so that a waiter can register before the commit.

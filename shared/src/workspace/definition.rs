@@ -4,13 +4,16 @@ use chrono::{DateTime, Utc};
 use schemars::{JsonSchema, generate::SchemaSettings};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
-use uuid::Uuid;
 
 use super::{
     payload,
     schema::{self, Problem},
 };
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    identity::Actor,
+    ids::ItemUid,
+};
 
 /// A kind of item. The implementing struct is the payload: its serde form is what is stored, its schema what is
 /// checked, and a flattened map keeps the fields that it does not know.
@@ -25,6 +28,14 @@ pub trait Entity: Serialize + DeserializeOwned + JsonSchema + 'static {
     const STATUSES: &'static [StatusFilter] = &[];
     /// A further name for the `id` argument of its tools.
     const ID_ARGUMENT: Option<&'static str> = None;
+
+    /// How it hangs on another item, if it does.
+    const PARENT: Option<ParentRule> = None;
+    /// Whether an item of this kind is also a conversation that turns can use, under the same short id.
+    const IS_CONVERSATION: bool = false;
+
+    /// Fills in what the payload leaves to the caller's identity.
+    fn complete(&mut self, _actor: &Actor) {}
 
     /// What the schema cannot say.
     ///
@@ -58,22 +69,62 @@ pub struct StatusFilter {
     pub archived: bool,
 }
 
+/// How items of a kind hang on others. An item belongs to whom its parent belongs to, whoever made it, and stays with
+/// that parent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ParentRule {
+    /// The payload's field that names the parent's uid.
+    pub field: &'static str,
+    /// What the two have to do with each other.
+    pub bond: Bond,
+}
+
+/// What an item has to do with its parent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bond {
+    /// It is about the parent, and lives on when that is deleted.
+    About,
+    /// It is a part of the parent: hidden when that is deleted, at a position within it, and a new one moves the
+    /// parent's `updatedAt`.
+    PartOf {
+        /// The one kind that parents are of.
+        kind: &'static str,
+    },
+}
+
+impl ParentRule {
+    /// The kind of parent whose deletion also hides the item.
+    pub(super) fn hides_with(self) -> Option<&'static str> {
+        match self.bond {
+            Bond::About => None,
+            Bond::PartOf { kind } => Some(kind),
+        }
+    }
+}
+
+/// The item that another hangs on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Parent {
+    /// Its kind.
+    pub kind: &'static str,
+    /// Its uid.
+    pub uid: ItemUid,
+}
+
 /// Plain columns beside the payload: row-level security lets only leakproof operators use an index, and those of
 /// jsonb are not.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Projection {
     /// The entity's state, if it has states.
     pub status: Option<&'static str>,
-    /// The item that this one belongs to.
-    pub parent_uid: Option<Uuid>,
+    /// The item that this one hangs on.
+    pub parent: Option<Parent>,
     /// When it is due.
     pub due_at: Option<DateTime<Utc>>,
     /// Whether it is pinned, if it can be.
     pub pinned: Option<bool>,
     /// Whether lists leave it out.
     pub archived: bool,
-    /// Its position within its parent, for kinds that are a sequence.
-    pub ordinal: Option<i64>,
 }
 
 /// A checked payload, ready to be stored.
@@ -114,7 +165,12 @@ pub struct EntityDef {
     pub statuses: &'static [StatusFilter],
     /// See [`Entity::ID_ARGUMENT`].
     pub id_argument: Option<&'static str>,
-    prepare: fn(Map<String, Value>) -> Result<Prepared>,
+    /// See [`Entity::PARENT`].
+    pub parent: Option<ParentRule>,
+    /// See [`Entity::IS_CONVERSATION`].
+    pub is_conversation: bool,
+    prepare: fn(Map<String, Value>, &Actor) -> Result<Prepared>,
+    projection: fn(Map<String, Value>) -> Result<Projection>,
     act: fn(Map<String, Value>, &str) -> Result<Acted>,
     archive: fn(Map<String, Value>) -> Result<Acted>,
 }
@@ -138,7 +194,10 @@ impl EntityDef {
             actions: T::ACTIONS,
             statuses: T::STATUSES,
             id_argument: T::ID_ARGUMENT,
+            parent: T::PARENT,
+            is_conversation: T::IS_CONVERSATION,
             prepare: prepare::<T>,
+            projection: projection::<T>,
             act: act::<T>,
             archive: archive::<T>,
         }
@@ -159,16 +218,24 @@ impl EntityDef {
             .map(|(name, field)| (name.as_str(), field))
     }
 
-    /// Cleans and checks a payload.
+    /// Cleans, checks and completes a payload.
     ///
     /// # Errors
     /// 422 naming the field, 413 when it is too large.
-    pub fn prepare(&self, mut payload: Map<String, Value>) -> Result<Prepared> {
+    pub fn prepare(&self, mut payload: Map<String, Value>, actor: &Actor) -> Result<Prepared> {
         payload::clean_object(&mut payload);
         // A known field that is null is one that was not given.
         payload.retain(|name, value| !value.is_null() || self.field(name).is_none());
         schema::check_object(&self.schema, &payload)?;
-        (self.prepare)(payload)
+        (self.prepare)(payload, actor)
+    }
+
+    /// The columns of a stored payload.
+    ///
+    /// # Errors
+    /// When the payload is not one of this entity.
+    pub fn projection(&self, stored: Map<String, Value>) -> Result<Projection> {
+        (self.projection)(stored)
     }
 
     /// Carries out an action on a stored payload.
@@ -191,12 +258,18 @@ impl EntityDef {
     }
 }
 
-fn prepare<T: Entity>(payload: Map<String, Value>) -> Result<Prepared> {
+fn prepare<T: Entity>(payload: Map<String, Value>, actor: &Actor) -> Result<Prepared> {
     // The schema was checked before, so that what fails here is a schema that says less than its type.
-    let entity: T = serde_json::from_value(Value::Object(payload))
+    let mut entity: T = serde_json::from_value(Value::Object(payload))
         .map_err(|error| Error::unacceptable(format!("the {} is not acceptable: {error}", T::KIND)))?;
+    entity.complete(actor);
     entity.check()?;
     finish(&entity)
+}
+
+fn projection<T: Entity>(stored: Map<String, Value>) -> Result<Projection> {
+    let entity: T = serde_json::from_value(Value::Object(stored))?;
+    Ok(entity.projection())
 }
 
 fn act<T: Entity>(stored: Map<String, Value>, action: &str) -> Result<Acted> {

@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::{
     cursor,
-    definition::{Acted, EntityDef},
+    definition::{Acted, Bond, EntityDef, Parent, ParentRule, Prepared},
     payload,
     schema::Problem,
     store::{self, Found},
@@ -20,7 +20,7 @@ use super::{
 use crate::{
     db::TenantTx,
     error::{Code, Error, Invalid, Result},
-    ids::ItemUid,
+    ids::{ItemUid, UserId},
 };
 
 /// How many items a page has unless the caller says otherwise.
@@ -106,6 +106,8 @@ pub struct ListQuery {
     pub include_deleted: bool,
     /// Also what was archived.
     pub include_archived: bool,
+    /// Only what hangs on this item, for entities that hang on others.
+    pub parent: Option<ItemUid>,
 }
 
 /// A page of a list.
@@ -118,14 +120,28 @@ pub struct Page {
     pub next_cursor: Option<String>,
 }
 
-/// Makes an item that belongs to the actor.
+/// Makes an item that belongs to the actor, or to whom its parent belongs to.
 ///
 /// # Errors
-/// 422 naming the field, 413 for a payload too large.
+/// 422 naming the field, also when it names no parent; 413 for a payload too large.
 pub async fn create(tx: &mut TenantTx, def: &EntityDef, payload: Map<String, Value>) -> Result<Item> {
-    let prepared = def.prepare(payload)?;
+    let prepared = def.prepare(payload, tx.actor())?;
     let id = tx.next_id(def.kind).await?;
-    store::insert(tx, def.kind, (ItemUid::generate(), id), &prepared).await
+    let owner = match (def.parent, prepared.projection.parent) {
+        (Some(rule), Some(parent)) => owner_of(tx, rule, parent).await?,
+        _ => tx.actor().user,
+    };
+    store::insert(tx, def, owner, (ItemUid::generate(), id), &prepared).await
+}
+
+/// Whose the parent is; a part also moves the parent's time.
+async fn owner_of(tx: &mut TenantTx, rule: ParentRule, parent: Parent) -> Result<UserId> {
+    let owner = match rule.bond {
+        Bond::About => store::owner(tx, parent).await?,
+        Bond::PartOf { .. } => store::touch(tx, parent).await?,
+    };
+    let kind = spaced(parent.kind);
+    owner.ok_or_else(|| Problem::new(rule.field, format!("must name a {kind} that is there")).into())
 }
 
 /// An item that is there.
@@ -142,7 +158,7 @@ pub async fn get(tx: &mut TenantTx, def: &EntityDef, item: ItemRef) -> Result<It
 /// # Errors
 /// 404.
 pub async fn get_even_deleted(tx: &mut TenantTx, def: &EntityDef, item: ItemRef) -> Result<Item> {
-    let found = store::find(tx, def.kind, item).await?;
+    let found = store::find(tx, def, item).await?;
     found.map(|found| found.item).ok_or_else(|| unknown(def, item))
 }
 
@@ -166,9 +182,10 @@ pub async fn list(tx: &mut TenantTx, def: &EntityDef, query: &ListQuery) -> Resu
         states: status.map(|status| status.states),
         deleted: query.include_deleted,
         archived: query.include_archived || status.is_some_and(|status| status.archived),
+        parent: query.parent,
         most: limit + 1,
     };
-    let mut items = store::page(tx, def.kind, &cut).await?;
+    let mut items = store::page(tx, def, &cut).await?;
     let more = items.len() as i64 > limit;
     if more {
         items.pop();
@@ -187,11 +204,17 @@ pub async fn update(
     target: Target,
     payload: Map<String, Value>,
 ) -> Result<Item> {
-    let prepared = def.prepare(payload)?;
+    let prepared = def.prepare(payload, tx.actor())?;
+    if let Some(rule) = def.parent {
+        let found = store::lock(tx, def, target.item).await?;
+        let item = open_to_people(def, target.item, writable(def, target, found)?)?;
+        stays(def, rule, item.payload, &prepared)?;
+        return store::write(tx, def.kind, item.uid, &prepared).await;
+    }
     match store::replace(tx, def.kind, target.item, target.if_match, &prepared).await? {
         Some(item) => Ok(item),
         None => {
-            let found = store::find(tx, def.kind, target.item).await?;
+            let found = store::find(tx, def, target.item).await?;
             open_to_people(def, target.item, writable(def, target, found)?)?;
             Err(moved(def, target.item))
         }
@@ -208,11 +231,14 @@ pub async fn patch(
     target: Target,
     changes: Map<String, Value>,
 ) -> Result<Item> {
-    let found = store::lock(tx, def.kind, target.item).await?;
+    let found = store::lock(tx, def, target.item).await?;
     let item = open_to_people(def, target.item, writable(def, target, found)?)?;
-    let mut merged = item.payload;
+    let mut merged = item.payload.clone();
     payload::merge(&mut merged, changes);
-    let prepared = def.prepare(merged)?;
+    let prepared = def.prepare(merged, tx.actor())?;
+    if let Some(rule) = def.parent {
+        stays(def, rule, item.payload, &prepared)?;
+    }
     store::write(tx, def.kind, item.uid, &prepared).await
 }
 
@@ -221,10 +247,10 @@ pub async fn patch(
 /// # Errors
 /// 404, 410, 412.
 pub async fn delete(tx: &mut TenantTx, def: &EntityDef, target: Target) -> Result<Item> {
-    match store::delete(tx, def.kind, target.item, target.if_match).await? {
+    match store::delete(tx, def, target.item, target.if_match).await? {
         Some(item) => Ok(item),
         None => {
-            let found = store::find(tx, def.kind, target.item).await?;
+            let found = store::find(tx, def, target.item).await?;
             writable(def, target, found)?;
             Err(moved(def, target.item))
         }
@@ -236,7 +262,7 @@ pub async fn delete(tx: &mut TenantTx, def: &EntityDef, target: Target) -> Resul
 /// # Errors
 /// 404, 410, 412.
 pub async fn archive(tx: &mut TenantTx, def: &EntityDef, target: Target) -> Result<Item> {
-    let found = store::lock(tx, def.kind, target.item).await?;
+    let found = store::lock(tx, def, target.item).await?;
     let item = writable(def, target, found)?.item;
     let acted = def.archive(item.payload.clone())?;
     finish(tx, def, item, acted, "archive").await
@@ -247,9 +273,29 @@ pub async fn archive(tx: &mut TenantTx, def: &EntityDef, target: Target) -> Resu
 /// # Errors
 /// 404, 410, 412; 409 when the state does not allow the action; 422 for an action that the entity does not have.
 pub async fn process(tx: &mut TenantTx, def: &EntityDef, target: Target, action: &str) -> Result<Item> {
-    let found = store::lock(tx, def.kind, target.item).await?;
+    process_with(tx, def, target, action, Map::new()).await
+}
+
+/// The same, and keeps what the caller says about it in the payload, as `metadata.{action}`.
+///
+/// # Errors
+/// As [`process`]; 413 when the payload becomes too large.
+pub async fn process_with(
+    tx: &mut TenantTx,
+    def: &EntityDef,
+    target: Target,
+    action: &str,
+    mut metadata: Map<String, Value>,
+) -> Result<Item> {
+    let found = store::lock(tx, def, target.item).await?;
     let item = writable(def, target, found)?.item;
-    let acted = def.act(item.payload.clone(), action)?;
+    let mut stored = item.payload.clone();
+    if !metadata.is_empty() {
+        payload::clean_object(&mut metadata);
+        let said = Map::from_iter([(action.to_owned(), Value::Object(metadata))]);
+        payload::merge(&mut stored, Map::from_iter([("metadata".to_owned(), Value::Object(said))]));
+    }
+    let acted = def.act(stored, action)?;
     finish(tx, def, item, acted, action).await
 }
 
@@ -258,7 +304,8 @@ async fn finish(tx: &mut TenantTx, def: &EntityDef, item: Item, acted: Acted, ac
         Acted::Changed(prepared) => store::write(tx, def.kind, item.uid, &prepared).await,
         Acted::AlreadySo => Ok(item),
         Acted::Refused(state) => {
-            Err(Error::conflict(format!("cannot {action} {} {}: it is {state}", def.kind, item.id)))
+            let (action, kind) = (spaced(action), spaced(def.kind));
+            Err(Error::conflict(format!("cannot {action} {kind} {}: it is {state}", item.id)))
         }
     }
 }
@@ -274,7 +321,9 @@ fn writable(def: &EntityDef, target: Target, found: Option<Found>) -> Result<Fou
             Code::Precondition,
             format!(
                 "{} {} has version {}, not {seen}: read it again before changing it",
-                def.kind, target.item, found.item.version
+                spaced(def.kind),
+                target.item,
+                found.item.version
             ),
         )
         .with_detail("version", found.item.version)),
@@ -291,6 +340,15 @@ fn open_to_people(def: &EntityDef, item: ItemRef, found: Found) -> Result<Item> 
         )));
     }
     Ok(found.item)
+}
+
+/// An item stays with its parent.
+fn stays(def: &EntityDef, rule: ParentRule, stored: Map<String, Value>, new: &Prepared) -> Result<()> {
+    if def.projection(stored)?.parent == new.projection.parent {
+        return Ok(());
+    }
+    let reason = format!("cannot be changed: make a new {} instead", spaced(def.kind));
+    Err(Problem::new(rule.field, reason).into())
 }
 
 fn unknown(def: &EntityDef, item: ItemRef) -> Error {

@@ -16,7 +16,9 @@ mod schema;
 mod store;
 mod tools;
 
-pub use definition::{Acted, Entity, EntityDef, Prepared, Projection, StatusFilter};
+pub use definition::{
+    Acted, Bond, Entity, EntityDef, Parent, ParentRule, Prepared, Projection, StatusFilter,
+};
 pub use entities::{ENTITIES, definition};
 pub use schema::Problem;
-pub use tools::tools;
+pub use tools::{tools, tools_of, turn_tools};

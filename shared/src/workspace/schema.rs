@@ -5,6 +5,7 @@
 
 use std::fmt;
 
+use chrono::DateTime;
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
@@ -146,10 +147,13 @@ fn text_fits(schema: &Map<String, Value>, text: &str, path: &str) -> Result<(), 
     {
         return Err(Problem::new(path, format!("must have at most {most} characters; it has {length}")));
     }
-    if schema.get("format").and_then(Value::as_str) == Some("uuid") && Uuid::parse_str(text).is_err() {
-        return Err(Problem::new(path, "must be a uuid"));
+    match schema.get("format").and_then(Value::as_str) {
+        Some("uuid") if Uuid::parse_str(text).is_err() => Err(Problem::new(path, "must be a uuid")),
+        Some("date-time") if DateTime::parse_from_rfc3339(text).is_err() => {
+            Err(Problem::new(path, "must be a moment with its offset such as 2031-05-17T09:30:00Z"))
+        }
+        _ => Ok(()),
     }
-    Ok(())
 }
 
 fn limit(schema: &Map<String, Value>, keyword: &str) -> Option<f64> {
@@ -243,6 +247,7 @@ pub(super) mod tests {
                 "tags": {"type": "array", "maxItems": 2, "items": {"type": "string"}},
                 "limit": {"type": ["integer", "null"], "minimum": 1, "maximum": 9},
                 "uid": {"type": "string", "format": "uuid"},
+                "at": {"type": "string", "format": "date-time"},
                 "more": {"type": "object", "properties": {"done": {"type": "boolean"}}},
             },
         });
@@ -260,10 +265,14 @@ pub(super) mod tests {
             (json!({"title": "a", "limit": 10}), "limit must be at most 9"),
             (json!({"title": "a", "limit": 1.5}), "limit must be an integer"),
             (json!({"title": "a", "uid": "7"}), "uid must be a uuid"),
+            (
+                json!({"title": "a", "at": "2031-05-17"}),
+                "at must be a moment with its offset such as 2031-05-17T09:30:00Z",
+            ),
             (json!({"title": "a", "more": {"done": 1}}), "more.done must be true or false"),
             (
                 json!({"title": "a", "x": 1}),
-                "x is not known here; known are kind, limit, more, priority, tags, title, uid",
+                "x is not known here; known are at, kind, limit, more, priority, tags, title, uid",
             ),
         ] {
             assert_eq!(check_object(&schema, value.as_object().unwrap()).unwrap_err().to_string(), sentence);

@@ -6,21 +6,19 @@ use shared::{
     error::Invalid,
     ids::ItemUid,
     workspace::{
-        ENTITIES, EntityDef,
+        EntityDef,
         items::{self, ItemRef, ListQuery, Target},
     },
 };
 
-use crate::world::{World, object, sample};
+use crate::world::{World, object, suite};
 
-#[tokio::test]
-async fn an_item_is_made_and_found() {
-    let world = World::new().await;
-    for def in ENTITIES.iter() {
-        let mut payload = sample(def, 1);
+async fn an_item_is_made_and_found(world: World, entities: &'static [EntityDef]) {
+    for def in entities {
+        let mut payload = world.sample(&world.ann, def, 1).await;
         payload["mood"] = json!({"deep": [1, {"er": null}]});
         let first = world.make(&world.ann, def, payload.clone()).await;
-        let second = world.make(&world.ann, def, sample(def, 2)).await;
+        let second = world.make_sample(&world.ann, def, 2).await;
         assert_eq!(first.version, 1);
         assert!(second.id > first.id && second.uid > first.uid, "{}", def.kind);
         assert_eq!(first.created_at, first.updated_at);
@@ -40,22 +38,18 @@ async fn an_item_is_made_and_found() {
     }
 }
 
-#[tokio::test]
-async fn what_is_not_committed_never_was() {
-    let world = World::new().await;
-    for def in ENTITIES.iter() {
+async fn what_is_not_committed_never_was(world: World, entities: &'static [EntityDef]) {
+    for def in entities {
         let mut tx = world.begin(&world.ann).await;
-        items::create(&mut tx, def, object(sample(def, 1))).await.unwrap();
+        items::create(&mut tx, def, object(world.sample(&world.ann, def, 1).await)).await.unwrap();
         tx.rollback().await.unwrap();
         assert!(world.all(&world.ann, def).await.is_empty());
     }
 }
 
-#[tokio::test]
-async fn update_replaces_and_patch_merges() {
-    let world = World::new().await;
-    for def in ENTITIES.iter() {
-        let mut payload = sample(def, 1);
+async fn update_replaces_and_patch_merges(world: World, entities: &'static [EntityDef]) {
+    for def in entities {
+        let mut payload = world.sample(&world.ann, def, 1).await;
         payload["more"] = json!({"a": 1, "b": 2});
         payload["other"] = json!("x");
         let made = world.make(&world.ann, def, payload).await;
@@ -72,7 +66,9 @@ async fn update_replaces_and_patch_merges() {
         assert_eq!((patched.uid, patched.id, patched.created_at), (made.uid, made.id, made.created_at));
         assert!(patched.updated_at > made.updated_at);
 
-        let updated = items::update(&mut tx, def, target, object(sample(def, 2))).await.unwrap();
+        let updated = items::update(&mut tx, def, target, object(world.sample(&world.ann, def, 2).await))
+            .await
+            .unwrap();
         assert_eq!(updated.version, 3);
         assert!(!updated.payload.contains_key("more"), "{} keeps what was replaced", def.kind);
         tx.commit().await.unwrap();
@@ -88,8 +84,8 @@ const WRITES: [&str; 5] = ["update", "patch", "delete", "archive", "process"];
 async fn write(world: &World, def: &EntityDef, target: Target, write: &str) -> shared::Result<items::Item> {
     let mut tx = world.begin(&world.ann).await;
     let outcome = match write {
-        "update" => items::update(&mut tx, def, target, object(sample(def, 3))).await,
-        "patch" => items::patch(&mut tx, def, target, object(sample(def, 3))).await,
+        "update" => items::update(&mut tx, def, target, object(world.sample(&world.ann, def, 3).await)).await,
+        "patch" => items::patch(&mut tx, def, target, object(world.sample(&world.ann, def, 3).await)).await,
         "delete" => items::delete(&mut tx, def, target).await,
         "archive" => items::archive(&mut tx, def, target).await,
         _ => items::process(&mut tx, def, target, def.actions[0]).await,
@@ -98,12 +94,10 @@ async fn write(world: &World, def: &EntityDef, target: Target, write: &str) -> s
     outcome
 }
 
-#[tokio::test]
-async fn every_write_heeds_if_match() {
-    let world = World::new().await;
-    for def in ENTITIES.iter() {
+async fn every_write_heeds_if_match(world: World, entities: &'static [EntityDef]) {
+    for def in entities {
         for name in WRITES {
-            let made = world.make(&world.ann, def, sample(def, 1)).await;
+            let made = world.make_sample(&world.ann, def, 1).await;
             for item in [ItemRef::Id(made.id), ItemRef::Uid(made.uid)] {
                 for version in [0, 2] {
                     let error =
@@ -118,10 +112,8 @@ async fn every_write_heeds_if_match() {
     }
 }
 
-#[tokio::test]
-async fn the_unknown_is_404_and_the_deleted_410() {
-    let world = World::new().await;
-    for def in ENTITIES.iter() {
+async fn the_unknown_is_404_and_the_deleted_410(world: World, entities: &'static [EntityDef]) {
+    for def in entities {
         for item in [ItemRef::Id(i64::MAX), ItemRef::Id(-1), ItemRef::Uid(ItemUid::generate())] {
             let mut tx = world.begin(&world.ann).await;
             assert_eq!(items::get(&mut tx, def, item).await.unwrap_err().code, Code::NotFound);
@@ -132,7 +124,7 @@ async fn the_unknown_is_404_and_the_deleted_410() {
             }
         }
 
-        let made = world.make(&world.ann, def, sample(def, 1)).await;
+        let made = world.make_sample(&world.ann, def, 1).await;
         let item = ItemRef::Id(made.id);
         let deleted = write(&world, def, item.into(), "delete").await.unwrap();
         assert!(deleted.deleted_at.is_some());
@@ -152,11 +144,9 @@ async fn the_unknown_is_404_and_the_deleted_410() {
     }
 }
 
-#[tokio::test]
-async fn the_archived_is_found_but_not_listed() {
-    let world = World::new().await;
-    for def in ENTITIES.iter() {
-        let made = world.make(&world.ann, def, sample(def, 1)).await;
+async fn the_archived_is_found_but_not_listed(world: World, entities: &'static [EntityDef]) {
+    for def in entities {
+        let made = world.make_sample(&world.ann, def, 1).await;
         let item = ItemRef::Uid(made.uid);
         let archived = write(&world, def, item.into(), "archive").await.unwrap();
         assert_eq!(archived.version, 2);
@@ -171,11 +161,9 @@ async fn the_archived_is_found_but_not_listed() {
     }
 }
 
-#[tokio::test]
-async fn an_action_happens_or_is_refused() {
-    let world = World::new().await;
-    for def in ENTITIES.iter() {
-        let made = world.make(&world.ann, def, sample(def, 1)).await;
+async fn an_action_happens_or_is_refused(world: World, entities: &'static [EntityDef]) {
+    for def in entities {
+        let made = world.make_sample(&world.ann, def, 1).await;
         let target = Target::from(ItemRef::Id(made.id));
         let mut tx = world.begin(&world.ann).await;
         let mut before = made;
@@ -202,14 +190,12 @@ async fn an_action_happens_or_is_refused() {
     }
 }
 
-#[tokio::test]
-async fn pages_skip_nothing_and_repeat_nothing() {
-    let world = World::new().await;
-    for def in ENTITIES.iter() {
+async fn pages_skip_nothing_and_repeat_nothing(world: World, entities: &'static [EntityDef]) {
+    for def in entities {
         let mut made = Vec::new();
         for number in 0..13 {
-            made.push(world.make(&world.ann, def, sample(def, number)).await.uid);
-            world.make(&world.bob, def, sample(def, number)).await;
+            made.push(world.make_sample(&world.ann, def, number).await.uid);
+            world.make_sample(&world.bob, def, number).await;
         }
         made.reverse();
         for limit in [1, 2, 5, 12, 13, 14, 1000] {
@@ -233,7 +219,7 @@ async fn pages_skip_nothing_and_repeat_nothing() {
         let query = ListQuery { limit: Some(5), ..ListQuery::default() };
         let mut tx = world.begin(&world.ann).await;
         let first = items::list(&mut tx, def, &query).await.unwrap();
-        items::create(&mut tx, def, object(sample(def, 99))).await.unwrap();
+        items::create(&mut tx, def, object(world.sample(&world.ann, def, 99).await)).await.unwrap();
         items::delete(&mut tx, def, ItemRef::Uid(first.items[4].uid).into()).await.unwrap();
         let query = ListQuery { cursor: first.next_cursor, ..ListQuery::default() };
         let rest = items::list(&mut tx, def, &query).await.unwrap();
@@ -242,11 +228,9 @@ async fn pages_skip_nothing_and_repeat_nothing() {
     }
 }
 
-#[tokio::test]
-async fn lists_refuse_what_they_do_not_understand() {
-    let world = World::new().await;
+async fn lists_refuse_what_they_do_not_understand(world: World, entities: &'static [EntityDef]) {
     let mut tx = world.begin(&world.ann).await;
-    for def in ENTITIES.iter() {
+    for def in entities {
         for limit in [i64::MIN, -1, 0, 1001, i64::MAX] {
             let query = ListQuery { limit: Some(limit), ..ListQuery::default() };
             let error = items::list(&mut tx, def, &query).await.unwrap_err();
@@ -299,22 +283,20 @@ async fn status_filters_follow_the_contract() {
     assert_eq!(items::list(&mut tx, task, &ListQuery::default()).await.unwrap().items.len(), 4);
 }
 
-#[tokio::test]
-async fn a_payload_that_does_not_fit_names_the_field() {
-    let world = World::new().await;
-    for def in ENTITIES.iter() {
-        let made = world.make(&world.ann, def, sample(def, 1)).await;
+async fn a_payload_that_does_not_fit_names_the_field(world: World, entities: &'static [EntityDef]) {
+    for def in entities {
+        let made = world.make_sample(&world.ann, def, 1).await;
         let target = Target::from(ItemRef::Id(made.id));
         let mut wrong = Vec::new();
         for field in &def.required {
-            let mut payload = sample(def, 2);
+            let mut payload = world.sample(&world.ann, def, 2).await;
             payload.as_object_mut().unwrap().remove(field);
             wrong.push((field.clone(), payload.clone()));
             payload[field] = Value::Null;
             wrong.push((field.clone(), payload));
         }
         for (field, _) in def.fields() {
-            let mut payload = sample(def, 2);
+            let mut payload = world.sample(&world.ann, def, 2).await;
             payload[field] = json!({"not": "this"});
             wrong.push((field.to_owned(), payload));
         }
@@ -332,7 +314,7 @@ async fn a_payload_that_does_not_fit_names_the_field() {
                 assert_eq!(error.details.unwrap()["field"], field.as_str());
             }
         }
-        let mut large = sample(def, 2);
+        let mut large = world.sample(&world.ann, def, 2).await;
         large["more"] = "x".repeat(256 * 1024).into();
         for error in [
             items::create(&mut tx, def, object(large.clone())).await.unwrap_err(),
@@ -346,11 +328,9 @@ async fn a_payload_that_does_not_fit_names_the_field() {
     }
 }
 
-#[tokio::test]
-async fn nul_is_stored_as_the_replacement_character() {
-    let world = World::new().await;
-    for def in ENTITIES.iter() {
-        let mut payload = sample(def, 1);
+async fn nul_is_stored_as_the_replacement_character(world: World, entities: &'static [EntityDef]) {
+    for def in entities {
+        let mut payload = world.sample(&world.ann, def, 1).await;
         payload["tags"] = json!(["a\0b"]);
         payload["ke\0y"] = json!({"in\0ner": ["\0"]});
         let made = world.make(&world.ann, def, payload).await;
@@ -363,11 +343,9 @@ async fn nul_is_stored_as_the_replacement_character() {
     }
 }
 
-#[tokio::test]
-async fn of_many_writers_that_saw_one_version_one_wins() {
-    let world = World::new().await;
-    for def in ENTITIES.iter() {
-        let made = world.make(&world.ann, def, sample(def, 1)).await;
+async fn of_many_writers_that_saw_one_version_one_wins(world: World, entities: &'static [EntityDef]) {
+    for def in entities {
+        let made = world.make_sample(&world.ann, def, 1).await;
         for (round, name) in ["patch", "update"].into_iter().enumerate() {
             let target = Target { item: ItemRef::Id(made.id), if_match: Some(1 + round as i64) };
             let writes = (0..12).map(|_| write(&world, def, target, name));
@@ -393,3 +371,18 @@ async fn of_many_writers_that_saw_one_version_one_wins() {
         assert_eq!(last.payload.keys().filter(|name| name.starts_with("field ")).count(), 12);
     }
 }
+
+suite!(
+    an_item_is_made_and_found
+    what_is_not_committed_never_was
+    update_replaces_and_patch_merges
+    every_write_heeds_if_match
+    the_unknown_is_404_and_the_deleted_410
+    the_archived_is_found_but_not_listed
+    an_action_happens_or_is_refused
+    pages_skip_nothing_and_repeat_nothing
+    lists_refuse_what_they_do_not_understand
+    a_payload_that_does_not_fit_names_the_field
+    nul_is_stored_as_the_replacement_character
+    of_many_writers_that_saw_one_version_one_wins
+);

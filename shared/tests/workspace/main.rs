@@ -1,7 +1,10 @@
 //! The workspace against a real Postgres: one suite for all entities, one for the tools.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod chats;
 mod conformance;
 mod isolation;
+mod properties;
+mod sixth;
 mod tools;
 mod world;

@@ -251,7 +251,7 @@ fn effects_and_resources_are_truthful() {
             _ => Effect::IdempotentWrite,
         };
         assert_eq!(tool.effect, effect, "{}", tool.name);
-        let resource = |arguments: Value| tool.resource.and_then(|resource| resource(&arguments));
+        let resource = |arguments: Value| tool.resource.as_ref().and_then(|resource| resource(&arguments));
         if ["list", "add", "create"].contains(&verb) {
             assert_eq!(resource(json!({"id": 3, "title": "x"})), None);
         } else {

@@ -1,21 +1,48 @@
 //! Two tenants with people in them, over a database of their own.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
+use futures::future::LocalBoxFuture;
 use secrecy::SecretString;
 use serde_json::{Map, Value, json};
 use shared::{
     counters::Counters,
     db::{self, DbRole, TenantDb, TenantTx},
     identity::{Actor, Role, Scopes, development},
-    ids::{TenantId, UserId},
+    ids::{ItemUid, TenantId, UserId},
     testing::TestDb,
     workspace::{
-        EntityDef,
+        EntityDef, definition,
         items::{self, Item, ListQuery},
     },
 };
+use tokio::sync::Mutex;
 use uuid::Uuid;
+
+/// A check that holds for every entity.
+pub(crate) type Check = fn(World, &'static [EntityDef]) -> LocalBoxFuture<'static, ()>;
+
+/// Makes a test of each check for the entities of the product, and a list for those that a test defines.
+macro_rules! suite {
+    ($($check:ident)*) => {
+        pub(crate) const CHECKS: &[$crate::world::Check] =
+            &[$(|world, entities| Box::pin($check(world, entities))),*];
+
+        mod of_the_five {
+            use shared::workspace::ENTITIES;
+
+            use crate::world::World;
+
+            $(
+                #[tokio::test]
+                async fn $check() {
+                    super::$check(World::new().await, &*ENTITIES).await;
+                }
+            )*
+        }
+    };
+}
+pub(crate) use suite;
 
 /// Everything a test of the workspace needs.
 pub(crate) struct World {
@@ -29,8 +56,9 @@ pub(crate) struct World {
     pub(crate) admin: Actor,
     /// The admin of the second tenant.
     pub(crate) stranger: Actor,
+    chats: Mutex<HashMap<UserId, ItemUid>>,
     // Dropped last, with its database.
-    _database: TestDb,
+    pub(crate) database: TestDb,
 }
 
 impl World {
@@ -45,7 +73,12 @@ impl World {
         let engine = db::options(&database.engine_url, DbRole::Engine, "test").unwrap();
         let counters = Arc::new(Counters::start(db::relaxed_pool(engine)));
         let db = TenantDb::new(database.app.clone(), counters);
-        Self { db, ann, bob, admin, stranger, _database: database }
+        Self { db, ann, bob, admin, stranger, chats: Mutex::default(), database }
+    }
+
+    /// One more person of the first tenant.
+    pub(crate) async fn somebody(&self, role: Role) -> Actor {
+        person(&self.database, self.ann.tenant, role, &Uuid::now_v7().to_string()).await
     }
 
     pub(crate) async fn begin(&self, actor: &Actor) -> TenantTx {
@@ -58,6 +91,46 @@ impl World {
         let item = items::create(&mut tx, def, object(payload)).await.unwrap();
         tx.commit().await.unwrap();
         item
+    }
+
+    /// A payload of this kind, told from others by its number. What it hangs on is a chat of the actor's: chats come
+    /// first among the entities, so that a suite finds nothing of its later kinds that it did not make itself.
+    pub(crate) async fn sample(&self, actor: &Actor, def: &EntityDef, number: usize) -> Value {
+        match def.kind {
+            "chat" => json!({"title": format!("chat {number}"), "description": "Plans", "tags": ["a"]}),
+            "chat_message" => {
+                json!({"chatUid": self.chat(actor).await, "content": format!("message {number}")})
+            }
+            "comment" => json!({
+                "content": format!("comment {number}"), "parentType": "chat", "parentUid": self.chat(actor).await,
+            }),
+            "note" => {
+                json!({"title": format!("note {number}"), "content": "Salt and bread", "tags": ["a"]})
+            }
+            "task" => {
+                json!({"title": format!("task {number}"), "description": "Soon", "dueDate": "2031-05-17"})
+            }
+            "recipe" => json!({"dish": format!("dish {number}"), "servings": 4}),
+            other => panic!("say here what a {other} looks like"),
+        }
+    }
+
+    /// The actor's chat that samples hang on, made when it is first asked for.
+    pub(crate) async fn chat(&self, actor: &Actor) -> ItemUid {
+        let mut chats = self.chats.lock().await;
+        if let Some(chat) = chats.get(&actor.user) {
+            return *chat;
+        }
+        let def = definition("chat").unwrap();
+        let chat = self.make(actor, def, json!({"title": "what samples hang on"})).await.uid;
+        chats.insert(actor.user, chat);
+        chat
+    }
+
+    /// Makes a sample in a transaction of its own.
+    pub(crate) async fn make_sample(&self, actor: &Actor, def: &EntityDef, number: usize) -> Item {
+        let payload = self.sample(actor, def, number).await;
+        self.make(actor, def, payload).await
     }
 
     /// All that this actor sees of a kind, whatever its state.
@@ -81,15 +154,6 @@ async fn person(database: &TestDb, tenant: TenantId, role: Role, name: &str) -> 
     };
     development::ensure(&database.engine, &identity).await.unwrap();
     Actor { tenant, user, role, operator: false, scopes: Scopes::ALL, timezone: "UTC".to_owned() }
-}
-
-/// A payload of this kind, told from others by its number.
-pub(crate) fn sample(def: &EntityDef, number: usize) -> Value {
-    match def.kind {
-        "note" => json!({"title": format!("note {number}"), "content": "Salt and bread", "tags": ["a"]}),
-        "task" => json!({"title": format!("task {number}"), "description": "Soon", "dueDate": "2031-05-17"}),
-        other => panic!("say here what a {other} looks like"),
-    }
 }
 
 pub(crate) fn object(value: Value) -> Map<String, Value> {

@@ -43,7 +43,7 @@ impl Attempt {
                     continue;
                 }
                 Plan::Run(tool) => {
-                    tool.resource.zip(call.arguments.as_ref()).and_then(|(name, args)| name(args))
+                    tool.resource.as_ref().zip(call.arguments.as_ref()).and_then(|(name, args)| name(args))
                 }
                 Plan::Answer(_) => None,
             };
@@ -123,7 +123,7 @@ impl Attempt {
                     self.write(step, index, call, ToolOutput::error(sentence), begun).await?
                 }
                 Plan::Run(ToolDef { run: ToolRun::Workspace(run), .. }) => {
-                    self.run_inside(step, index, call, *run).await?
+                    self.run_inside(step, index, call, run).await?
                 }
                 Plan::Run(ToolDef { run: ToolRun::Outside(tool), .. }) => {
                     let output = self.run_outside(step, call, tool.as_ref()).await?;
@@ -146,7 +146,7 @@ impl Attempt {
         step: i64,
         index: i64,
         call: &CallRecord,
-        run: WorkspaceRun,
+        run: &WorkspaceRun,
     ) -> Result<(ToolOutput, i64), Stop> {
         let null = serde_json::Value::Null;
         let arguments = call.arguments.as_ref().unwrap_or(&null);

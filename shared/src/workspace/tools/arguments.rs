@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
-use super::{describe::snake, input_of};
+use super::describe::snake;
 use crate::{
     identity::Actor,
     ids::ItemUid,
@@ -18,11 +18,11 @@ use crate::{
 pub(super) struct Arguments(Map<String, Value>);
 
 impl Arguments {
-    /// Checks what a model gave against the tool's schema.
+    /// Checks what a model gave against the tool's input schema.
     ///
     /// # Errors
     /// The argument that is wrong.
-    pub(super) fn read(tool: &str, actor: &Actor, given: &Value) -> Result<Self, Problem> {
+    pub(super) fn read(input: &Value, actor: &Actor, given: &Value) -> Result<Self, Problem> {
         let mut given = match given {
             Value::Object(given) => given.clone(),
             Value::Null => Map::new(),
@@ -31,7 +31,6 @@ impl Arguments {
         payload::clean_object(&mut given);
         // Models write null for what they leave out.
         given.retain(|_, value| !value.is_null());
-        let input = input_of(tool);
         for (name, value) in &mut given {
             coerce(&input["properties"][name], value);
         }
@@ -55,6 +54,14 @@ impl Arguments {
     /// A number, if given.
     pub(super) fn integer(&mut self, name: &str) -> Option<i64> {
         self.0.remove(name).as_ref().and_then(Value::as_i64)
+    }
+
+    /// An object, if given.
+    pub(super) fn object(&mut self, name: &str) -> Option<Map<String, Value>> {
+        match self.0.remove(name) {
+            Some(Value::Object(object)) => Some(object),
+            _ => None,
+        }
     }
 
     /// Whether it was given as true.
@@ -152,7 +159,8 @@ mod tests {
     }
 
     fn read(tool: &str, given: &Value) -> Result<Arguments, String> {
-        Arguments::read(tool, &actor(), given).map_err(|problem| problem.to_string())
+        let tool = crate::workspace::tools().into_iter().find(|known| known.name == tool).unwrap();
+        Arguments::read(&tool.input, &actor(), given).map_err(|problem| problem.to_string())
     }
 
     #[test]

@@ -82,6 +82,25 @@ pub(super) fn changes(def: &EntityDef) -> Map<String, Value> {
     properties
 }
 
+/// What a tool takes that changes fields of an item.
+pub(super) fn item_and<const N: usize>(def: &EntityDef, more: [(String, Value); N]) -> Map<String, Value> {
+    let mut properties = changes(def);
+    properties.extend(item(def));
+    properties.extend(more);
+    properties
+}
+
+/// What to do with an item.
+pub(super) fn action(def: &EntityDef) -> (String, Value) {
+    ("action".to_owned(), json!({"type": "string", "enum": def.actions, "description": "What to do."}))
+}
+
+/// What there is to say about an action.
+pub(super) fn metadata() -> (String, Value) {
+    let sentence = "What there is to say about it; kept with the item, under metadata.";
+    ("metadata".to_owned(), json!({"type": "object", "description": sentence}))
+}
+
 /// How a tool takes fields that the entity does not know.
 pub(super) fn additional_fields() -> (String, Value) {
     let sentence = "Further fields of your own, by name.";
@@ -100,6 +119,13 @@ pub(super) fn list(def: &EntityDef) -> Map<String, Value> {
         ("include_archived".to_owned(), flag("Also list archived ones.")),
         ("include_deleted".to_owned(), flag("Also list deleted ones.")),
     ]);
+    if let Some(rule) = def.parent
+        && let Some(field) = def.field(rule.field)
+    {
+        let mut argument = argument(field);
+        argument["description"] = "Only those on the item with this uid.".into();
+        properties.insert(snake(rule.field), argument);
+    }
     if !def.statuses.is_empty() {
         let words: Vec<&str> =
             ["all"].into_iter().chain(def.statuses.iter().map(|status| status.word)).collect();

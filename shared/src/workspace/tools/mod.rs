@@ -11,47 +11,73 @@ mod tasks;
 
 use std::{collections::BTreeMap, sync::LazyLock};
 
-use serde_json::Value;
-
-use super::entities::{Note, Task};
+use super::{ENTITIES, EntityDef};
 use crate::tools::ToolDef;
 
-/// Every tool, by name.
-static CATALOGUE: LazyLock<BTreeMap<&'static str, ToolDef>> = LazyLock::new(|| {
-    BTreeMap::from([
-        ("add_task", tasks::add()),
-        ("complete_task", tasks::complete()),
-        ("create_note", operations::create::<Note>()),
-        ("delete_note", operations::delete::<Note>()),
-        ("delete_task", operations::delete::<Task>()),
-        ("get_note", operations::get::<Note>()),
-        ("list_notes", operations::list::<Note>()),
-        ("list_tasks", operations::list::<Task>()),
-        ("patch_note", operations::patch::<Note>()),
-        ("update_note", operations::update::<Note>()),
-        ("update_task", tasks::update()),
-    ])
-});
+/// The tools of the product's own entities, which are made once.
+static TOOLS: LazyLock<Vec<ToolDef>> = LazyLock::new(|| tools_of(&*ENTITIES));
+
+/// What a turn is offered: each costs its model tokens with every request, so those that say the same in another way
+/// are left out, and so is writing the messages that turns write themselves.
+const IN_TURNS: &[&str] = &[
+    "add_task",
+    "archive_note",
+    "complete_task",
+    "create_comment",
+    "create_note",
+    "delete_note",
+    "delete_task",
+    "get_note",
+    "get_task",
+    "list_chat_messages",
+    "list_chats",
+    "list_comments",
+    "list_notes",
+    "list_tasks",
+    "patch_note",
+    "process_comment",
+    "process_note",
+    "process_task",
+    "update_note",
+    "update_task",
+];
 
 /// Every tool of the workspace, sorted by name.
 #[must_use]
 pub fn tools() -> Vec<ToolDef> {
-    CATALOGUE.values().cloned().collect()
+    TOOLS.clone()
 }
 
-fn input_of(tool: &str) -> &'static Value {
-    CATALOGUE.get(tool).map_or(&Value::Null, |tool| &tool.input)
+/// The tools that a turn is offered, sorted by name.
+#[must_use]
+pub fn turn_tools() -> Vec<ToolDef> {
+    TOOLS.iter().filter(|tool| IN_TURNS.contains(&tool.name.as_ref())).cloned().collect()
+}
+
+/// Every tool of these entities, sorted by name.
+#[must_use]
+pub fn tools_of(entities: &'static [EntityDef]) -> Vec<ToolDef> {
+    let mut tools = BTreeMap::new();
+    for def in entities {
+        let extra = if def.kind == "task" { tasks::of(def).to_vec() } else { Vec::new() };
+        tools.extend(operations::of(def).into_iter().chain(extra).map(|tool| (tool.name.clone(), tool)));
+    }
+    tools.into_values().collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
     use crate::workspace::schema::tests::assert_checkable;
 
     #[test]
     fn the_catalogue_is_sound() {
-        for (name, tool) in CATALOGUE.iter() {
-            assert_eq!(tool.name, *name);
+        let tools = tools();
+        assert_eq!(tools.len(), 42);
+        for tool in tools {
+            let name = &tool.name;
             assert_eq!(tool.input["type"], "object", "{name}");
             assert_eq!(tool.input["additionalProperties"], false, "{name}");
             assert!(tool.description.ends_with('.'), "{name}");
@@ -63,19 +89,22 @@ mod tests {
     }
 
     #[test]
-    fn catalogue() {
-        let catalogue: Vec<_> = tools()
-            .into_iter()
-            .map(|tool| {
-                serde_json::json!({
-                    "name": tool.name,
-                    "description": tool.description,
-                    "effect": tool.effect,
-                    "inputSchema": tool.input,
-                    "outputSchema": tool.output,
-                })
-            })
-            .collect();
-        insta::assert_json_snapshot!(catalogue);
+    fn the_names_are_the_contracts() {
+        let mut wanted: BTreeSet<String> = ["add_task", "complete_task"].map(str::to_owned).into();
+        for (kind, plural) in [
+            ("note", "notes"),
+            ("task", "tasks"),
+            ("comment", "comments"),
+            ("chat", "chats"),
+            ("chat_message", "chat_messages"),
+        ] {
+            wanted.insert(format!("list_{plural}"));
+            for verb in ["get", "create", "update", "patch", "delete", "archive", "process"] {
+                wanted.insert(format!("{verb}_{kind}"));
+            }
+        }
+        let names: BTreeSet<String> = tools().into_iter().map(|tool| tool.name.into_owned()).collect();
+        assert_eq!(names, wanted);
+        assert_eq!(turn_tools().len(), IN_TURNS.len(), "a turn is offered a tool that there is not");
     }
 }

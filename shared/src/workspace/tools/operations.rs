@@ -1,10 +1,10 @@
-//! The operations of any entity as tools.
-//!
-//! Each is a thin typed shell, which is what a function pointer can hold, around a plain function over the definition.
+//! The eight operations of any entity as tools: plain functions over its definition.
+
+use std::sync::Arc;
 
 use futures::future::BoxFuture;
-use serde::Serialize;
 use serde_json::Value;
+use uuid::Uuid;
 
 use super::{
     arguments::Arguments,
@@ -13,9 +13,11 @@ use super::{
 use crate::{
     db::TenantTx,
     error::{Code, Error, Origin, Result},
-    tools::{Effect, ToolDef, ToolOutput, ToolRun, WorkspaceRun},
+    identity::Scope,
+    ids::ItemUid,
+    tools::{Effect, ToolDef, ToolOutput, ToolRun},
     workspace::{
-        Entity, EntityDef, Problem, definition,
+        EntityDef, Problem,
         items::{self, Item, ListQuery, Page},
     },
 };
@@ -27,12 +29,17 @@ pub(super) struct Shape {
     pub(super) effect: Effect,
     pub(super) input: Value,
     pub(super) output: Value,
-    pub(super) run: WorkspaceRun,
+    pub(super) run: Body,
 }
+
+/// The body of a tool: the definition, the transaction and the arguments as they were checked.
+pub(super) type Body =
+    for<'a> fn(&'static EntityDef, &'a mut TenantTx, Arguments) -> BoxFuture<'a, Result<ToolOutput>>;
 
 impl Shape {
     /// A tool whose calls run beside all others.
-    pub(super) fn tool(self) -> ToolDef {
+    pub(super) fn tool(self, def: &'static EntityDef) -> ToolDef {
+        let call = Arc::new(Call { input: self.input.clone(), effect: self.effect, body: self.run });
         ToolDef {
             name: self.name.into(),
             description: self.description.into(),
@@ -40,23 +47,78 @@ impl Shape {
             input: self.input,
             output: Some(self.output),
             resource: None,
-            run: ToolRun::Workspace(self.run),
+            run: ToolRun::workspace(move |tx, given| run(def, Arc::clone(&call), tx, given)),
         }
     }
 
     /// A tool whose calls on one item run in order.
-    pub(super) fn tool_on_item<T: Entity>(self) -> ToolDef {
-        ToolDef { resource: Some(resource::<T>), ..self.tool() }
+    pub(super) fn tool_on_item(self, def: &'static EntityDef) -> ToolDef {
+        ToolDef { resource: Some(Arc::new(|given| resource(def, given))), ..self.tool(def) }
     }
 }
 
-/// The definition of an entity that is in the list.
-pub(super) fn erased<T: Entity>() -> &'static EntityDef {
-    definition(T::KIND).expect("an entity with tools is in ENTITIES")
+/// What a tool needs to know of itself to run.
+struct Call {
+    input: Value,
+    effect: Effect,
+    body: Body,
 }
 
-pub(super) fn list<T: Entity>() -> ToolDef {
-    let def = erased::<T>();
+/// Runs a body and turns what the model can mend into a sentence for it.
+fn run<'a>(
+    def: &'static EntityDef,
+    call: Arc<Call>,
+    tx: &'a mut TenantTx,
+    given: &'a Value,
+) -> BoxFuture<'a, Result<ToolOutput>> {
+    Box::pin(async move {
+        match carry_out(def, &call, tx, given).await {
+            Err(error) if error.origin == Origin::App && error.code != Code::Internal => {
+                Ok(ToolOutput::error(sentence(def, &error)))
+            }
+            other => other,
+        }
+    })
+}
+
+async fn carry_out(
+    def: &'static EntityDef,
+    call: &Call,
+    tx: &mut TenantTx,
+    given: &Value,
+) -> Result<ToolOutput> {
+    if call.effect != Effect::Read {
+        tx.actor().must_have(Scope::Write)?;
+    }
+    let arguments = Arguments::read(&call.input, tx.actor(), given)?;
+    (call.body)(def, tx, arguments).await
+}
+
+/// A tool's body around a function that answers something.
+macro_rules! body {
+    ($function:path) => {
+        |def, tx, arguments| {
+            Box::pin(async move { $crate::tools::ToolOutput::json(&$function(def, tx, arguments).await?) })
+        }
+    };
+}
+pub(super) use body;
+
+/// The eight tools of an entity.
+pub(super) fn of(def: &'static EntityDef) -> [ToolDef; 8] {
+    [
+        list(def).tool(def),
+        get(def).tool_on_item(def),
+        create(def).tool(def),
+        update(def).tool_on_item(def),
+        patch(def).tool_on_item(def),
+        delete(def).tool_on_item(def),
+        archive(def).tool_on_item(def),
+        process(def).tool_on_item(def),
+    ]
+}
+
+fn list(def: &EntityDef) -> Shape {
     Shape {
         name: list_name(def),
         description: format!(
@@ -66,113 +128,107 @@ pub(super) fn list<T: Entity>() -> ToolDef {
         effect: Effect::Read,
         input: describe::input(describe::list(def), &[]),
         output: describe::page_output(def),
-        run: |tx, given| run(erased::<T>(), tx, given, |def, tx, given| Box::pin(run_list(def, tx, given))),
+        run: body!(run_list),
     }
-    .tool()
 }
 
-pub(super) fn get<T: Entity>() -> ToolDef {
-    let def = erased::<T>();
+fn get(def: &EntityDef) -> Shape {
     let mut properties = describe::item(def);
     properties.insert("include_deleted".to_owned(), describe::flag("Also find it when it was deleted."));
     Shape {
-        name: get_name(def),
+        name: format!("get_{}", def.kind),
         description: format!("Read one {} with all its fields, also an archived one.", words(def.kind)),
         effect: Effect::Read,
         input: describe::input(properties, &[]),
         output: describe::item_output(def),
-        run: |tx, given| run(erased::<T>(), tx, given, |def, tx, given| Box::pin(run_get(def, tx, given))),
+        run: body!(run_get),
     }
-    .tool_on_item::<T>()
 }
 
-pub(super) fn create<T: Entity>() -> ToolDef {
-    let def = erased::<T>();
+fn create(def: &EntityDef) -> Shape {
     let mut properties = describe::fields(def);
     properties.extend([describe::additional_fields()]);
-    let required: Vec<&str> = def.required.iter().map(String::as_str).collect();
+    let required: Vec<String> = def.required.iter().map(|name| snake(name)).collect();
+    let required: Vec<&str> = required.iter().map(String::as_str).collect();
     Shape {
-        name: create_name(def),
+        name: format!("create_{}", def.kind),
         description: format!("Make a new {}. Answers it with its id.", words(def.kind)),
         effect: Effect::Write,
         input: describe::input(properties, &required),
         output: describe::item_output(def),
-        run: |tx, given| run(erased::<T>(), tx, given, |def, tx, given| Box::pin(run_create(def, tx, given))),
+        run: body!(run_create),
     }
-    .tool()
 }
 
-pub(super) fn update<T: Entity>() -> ToolDef {
-    let def = erased::<T>();
-    let mut properties = describe::changes(def);
-    properties.extend(describe::item(def));
-    properties.extend([describe::if_match(), describe::additional_fields()]);
-    let kind = words(def.kind);
+fn update(def: &EntityDef) -> Shape {
     Shape {
-        name: update_name(def),
+        name: format!("update_{}", def.kind),
         description: format!(
-            "Replace a {kind}: fields that are not given are reset. To change some and keep the rest, use {}.",
-            patch_name(def)
+            "Replace a {}: fields that are not given are reset. To change some and keep the rest, use patch_{}.",
+            words(def.kind),
+            def.kind
         ),
         effect: Effect::IdempotentWrite,
-        input: describe::input(properties, &[]),
+        input: describe::input(
+            describe::item_and(def, [describe::if_match(), describe::additional_fields()]),
+            &[],
+        ),
         output: describe::item_output(def),
-        run: |tx, given| run(erased::<T>(), tx, given, |def, tx, given| Box::pin(run_update(def, tx, given))),
+        run: body!(run_update),
     }
-    .tool_on_item::<T>()
 }
 
-pub(super) fn patch<T: Entity>() -> ToolDef {
-    let def = erased::<T>();
-    let mut properties = describe::changes(def);
-    properties.extend(describe::item(def));
-    properties.extend([describe::if_match()]);
+fn patch(def: &EntityDef) -> Shape {
     Shape {
-        name: patch_name(def),
+        name: format!("patch_{}", def.kind),
         description: format!("Change the given fields of a {} and keep the rest.", words(def.kind)),
         effect: Effect::IdempotentWrite,
-        input: describe::input(properties, &[]),
+        input: describe::input(describe::item_and(def, [describe::if_match()]), &[]),
         output: describe::item_output(def),
-        run: |tx, given| run(erased::<T>(), tx, given, |def, tx, given| Box::pin(run_patch(def, tx, given))),
+        run: body!(run_patch),
     }
-    .tool_on_item::<T>()
 }
 
-pub(super) fn delete<T: Entity>() -> ToolDef {
-    let def = erased::<T>();
+fn delete(def: &EntityDef) -> Shape {
     let mut properties = describe::item(def);
     properties.extend([describe::if_match()]);
     Shape {
-        name: delete_name(def),
+        name: format!("delete_{}", def.kind),
         description: format!("Delete a {}. It is no longer listed.", words(def.kind)),
         effect: Effect::Destructive,
         input: describe::input(properties, &[]),
         output: describe::item_output(def),
-        run: |tx, given| run(erased::<T>(), tx, given, |def, tx, given| Box::pin(run_delete(def, tx, given))),
+        run: body!(run_delete),
     }
-    .tool_on_item::<T>()
 }
 
-/// The body of a tool, over the erased definition.
-pub(super) type Body<Answer> =
-    for<'a> fn(&'static EntityDef, &'a mut TenantTx, &'a Value) -> BoxFuture<'a, Result<Answer>>;
+fn archive(def: &EntityDef) -> Shape {
+    let mut properties = describe::item(def);
+    properties.extend([describe::if_match()]);
+    Shape {
+        name: format!("archive_{}", def.kind),
+        description: format!(
+            "Archive a {}: it is left out of lists and can still be read. An archived one stays as it is.",
+            words(def.kind)
+        ),
+        effect: Effect::IdempotentWrite,
+        input: describe::input(properties, &[]),
+        output: describe::item_output(def),
+        run: body!(run_archive),
+    }
+}
 
-/// Runs a body and turns what the model can mend into a sentence for it.
-pub(super) fn run<'a, Answer: Serialize + Send + 'a>(
-    def: &'static EntityDef,
-    tx: &'a mut TenantTx,
-    given: &'a Value,
-    body: Body<Answer>,
-) -> BoxFuture<'a, Result<ToolOutput>> {
-    Box::pin(async move {
-        match body(def, tx, given).await {
-            Ok(answer) => ToolOutput::json(&answer),
-            Err(error) if error.origin == Origin::App && error.code != Code::Internal => {
-                Ok(ToolOutput::error(sentence(def, &error)))
-            }
-            Err(error) => Err(error),
-        }
-    })
+fn process(def: &EntityDef) -> Shape {
+    let mut properties = describe::item(def);
+    properties.extend([describe::if_match(), describe::action(def), describe::metadata()]);
+    Shape {
+        name: format!("process_{}", def.kind),
+        description: format!("Move a {} to another state: {}.", words(def.kind), def.actions.join(", ")),
+        effect: Effect::IdempotentWrite,
+        input: describe::input(properties, &["action"]),
+        output: describe::item_output(def),
+        run: body!(run_process),
+    }
 }
 
 /// The error in the words of the tools: their names of fields, and where to look next.
@@ -187,20 +243,20 @@ fn sentence(def: &EntityDef, error: &Error) -> String {
     }
 }
 
-async fn run_list(def: &'static EntityDef, tx: &mut TenantTx, given: &Value) -> Result<Page> {
-    let mut arguments = Arguments::read(&list_name(def), tx.actor(), given)?;
+async fn run_list(def: &EntityDef, tx: &mut TenantTx, mut arguments: Arguments) -> Result<Page> {
+    let parent = def.parent.and_then(|rule| arguments.text(&snake(rule.field)));
     let query = ListQuery {
         limit: arguments.integer("limit"),
         cursor: arguments.text("cursor"),
         status: arguments.text("status"),
         include_deleted: arguments.flag("include_deleted"),
         include_archived: arguments.flag("include_archived"),
+        parent: parent.and_then(|uid| Uuid::parse_str(&uid).ok()).map(ItemUid),
     };
     items::list(tx, def, &query).await
 }
 
-async fn run_get(def: &'static EntityDef, tx: &mut TenantTx, given: &Value) -> Result<Item> {
-    let mut arguments = Arguments::read(&get_name(def), tx.actor(), given)?;
+async fn run_get(def: &EntityDef, tx: &mut TenantTx, mut arguments: Arguments) -> Result<Item> {
     let item = arguments.item(def)?;
     if arguments.flag("include_deleted") {
         items::get_even_deleted(tx, def, item).await
@@ -209,33 +265,17 @@ async fn run_get(def: &'static EntityDef, tx: &mut TenantTx, given: &Value) -> R
     }
 }
 
-async fn run_create(def: &'static EntityDef, tx: &mut TenantTx, given: &Value) -> Result<Item> {
-    create_as(&create_name(def), def, tx, given).await
-}
-
-async fn run_update(def: &'static EntityDef, tx: &mut TenantTx, given: &Value) -> Result<Item> {
-    let mut arguments = Arguments::read(&update_name(def), tx.actor(), given)?;
-    items::update(tx, def, arguments.target(def)?, arguments.fields(def)).await
-}
-
-async fn run_patch(def: &'static EntityDef, tx: &mut TenantTx, given: &Value) -> Result<Item> {
-    patch_as(&patch_name(def), def, tx, given).await
-}
-
-async fn run_delete(def: &'static EntityDef, tx: &mut TenantTx, given: &Value) -> Result<Item> {
-    let mut arguments = Arguments::read(&delete_name(def), tx.actor(), given)?;
-    items::delete(tx, def, arguments.target(def)?).await
-}
-
-/// Makes an item with the arguments of this tool.
-pub(super) async fn create_as(tool: &str, def: &EntityDef, tx: &mut TenantTx, given: &Value) -> Result<Item> {
-    let mut arguments = Arguments::read(tool, tx.actor(), given)?;
+/// Makes an item with the given fields.
+pub(super) async fn run_create(def: &EntityDef, tx: &mut TenantTx, mut arguments: Arguments) -> Result<Item> {
     items::create(tx, def, arguments.fields(def)).await
 }
 
-/// Changes an item with the arguments of this tool.
-pub(super) async fn patch_as(tool: &str, def: &EntityDef, tx: &mut TenantTx, given: &Value) -> Result<Item> {
-    let mut arguments = Arguments::read(tool, tx.actor(), given)?;
+async fn run_update(def: &EntityDef, tx: &mut TenantTx, mut arguments: Arguments) -> Result<Item> {
+    items::update(tx, def, arguments.target(def)?, arguments.fields(def)).await
+}
+
+/// Changes an item by the given fields.
+pub(super) async fn run_patch(def: &EntityDef, tx: &mut TenantTx, mut arguments: Arguments) -> Result<Item> {
     let target = arguments.target(def)?;
     let changes = arguments.fields(def);
     if changes.is_empty() {
@@ -245,36 +285,31 @@ pub(super) async fn patch_as(tool: &str, def: &EntityDef, tx: &mut TenantTx, giv
     items::patch(tx, def, target, changes).await
 }
 
+async fn run_delete(def: &EntityDef, tx: &mut TenantTx, mut arguments: Arguments) -> Result<Item> {
+    items::delete(tx, def, arguments.target(def)?).await
+}
+
+async fn run_archive(def: &EntityDef, tx: &mut TenantTx, mut arguments: Arguments) -> Result<Item> {
+    items::archive(tx, def, arguments.target(def)?).await
+}
+
+async fn run_process(def: &EntityDef, tx: &mut TenantTx, mut arguments: Arguments) -> Result<Item> {
+    let target = arguments.target(def)?;
+    let action = arguments.text("action").unwrap_or_default();
+    let metadata = arguments.object("metadata").unwrap_or_default();
+    items::process_with(tx, def, target, &action, metadata).await
+}
+
 /// `task:3`, so that calls on the same item run in order.
-fn resource<T: Entity>(given: &Value) -> Option<String> {
-    let name = T::ID_ARGUMENT.into_iter().chain(["id", "uid"]).find_map(|name| given.get(name))?;
+fn resource(def: &EntityDef, given: &Value) -> Option<String> {
+    let name = def.id_argument.into_iter().chain(["id", "uid"]).find_map(|name| given.get(name))?;
     match name {
-        Value::String(name) => Some(format!("{}:{}", T::KIND, name.trim())),
-        Value::Number(name) => Some(format!("{}:{name}", T::KIND)),
+        Value::String(name) => Some(format!("{}:{}", def.kind, name.trim())),
+        Value::Number(name) => Some(format!("{}:{name}", def.kind)),
         _ => None,
     }
 }
 
 fn list_name(def: &EntityDef) -> String {
     format!("list_{}", def.plural)
-}
-
-fn get_name(def: &EntityDef) -> String {
-    format!("get_{}", def.kind)
-}
-
-fn create_name(def: &EntityDef) -> String {
-    format!("create_{}", def.kind)
-}
-
-fn update_name(def: &EntityDef) -> String {
-    format!("update_{}", def.kind)
-}
-
-fn patch_name(def: &EntityDef) -> String {
-    format!("patch_{}", def.kind)
-}
-
-fn delete_name(def: &EntityDef) -> String {
-    format!("delete_{}", def.kind)
 }

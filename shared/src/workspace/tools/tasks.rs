@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 use super::{
     arguments::Arguments,
     describe,
-    operations::{self, Shape, erased},
+    operations::{self, Shape, body},
 };
 use crate::{
     db::TenantTx,
@@ -14,75 +14,55 @@ use crate::{
     tools::{Effect, ToolDef},
     workspace::{
         EntityDef,
-        entities::{Status, Task},
+        entities::Status,
         items::{self, Item},
     },
 };
 
-const ADD: &str = "add_task";
-const COMPLETE: &str = "complete_task";
-const UPDATE: &str = "update_task";
+/// The tools of tasks beside the eight of every entity, or instead of one of them.
+pub(super) fn of(def: &'static EntityDef) -> [ToolDef; 3] {
+    [add(def).tool(def), update(def).tool_on_item(def), complete(def).tool_on_item(def)]
+}
 
-pub(super) fn add() -> ToolDef {
-    let def = erased::<Task>();
+fn add(def: &EntityDef) -> Shape {
     let mut properties = describe::fields(def);
     properties.retain(|name, _| ["title", "description", "due_date", "priority"].contains(&name.as_str()));
     Shape {
-        name: ADD.to_owned(),
+        name: "add_task".to_owned(),
         description: "Add a task to the user's list. Answers the task with its id.".to_owned(),
         effect: Effect::Write,
         input: describe::input(properties, &["title"]),
         output: describe::item_output(def),
-        run: |tx, given| {
-            operations::run(erased::<Task>(), tx, given, |def, tx, given| {
-                Box::pin(operations::create_as(ADD, def, tx, given))
-            })
-        },
+        run: body!(operations::run_create),
     }
-    .tool()
 }
 
-pub(super) fn update() -> ToolDef {
-    let def = erased::<Task>();
-    let mut properties = describe::changes(def);
-    properties.extend(describe::item(def));
-    properties.extend([describe::if_match()]);
+fn update(def: &EntityDef) -> Shape {
     Shape {
-        name: UPDATE.to_owned(),
+        name: "update_task".to_owned(),
         description:
             "Change the given fields of a task and keep the rest. To mark one as done, use complete_task."
                 .to_owned(),
         effect: Effect::IdempotentWrite,
-        input: describe::input(properties, &[]),
+        input: describe::input(describe::item_and(def, [describe::if_match()]), &[]),
         output: describe::item_output(def),
-        run: |tx, given| {
-            operations::run(erased::<Task>(), tx, given, |def, tx, given| {
-                Box::pin(operations::patch_as(UPDATE, def, tx, given))
-            })
-        },
+        run: body!(operations::run_patch),
     }
-    .tool_on_item::<Task>()
 }
 
-pub(super) fn complete() -> ToolDef {
-    let def = erased::<Task>();
+fn complete(def: &EntityDef) -> Shape {
     let properties = Map::from_iter([describe::short_id(def, "task_id"), describe::if_match()]);
     let mut output = describe::item_output(def);
     output["properties"]["note"] =
         serde_json::json!({"type": "string", "description": "Says so when the task was done before."});
     Shape {
-        name: COMPLETE.to_owned(),
+        name: "complete_task".to_owned(),
         description: "Mark a task as done. One that is done already stays as it is.".to_owned(),
         effect: Effect::IdempotentWrite,
         input: describe::input(properties, &["task_id"]),
         output,
-        run: |tx, given| {
-            operations::run(erased::<Task>(), tx, given, |def, tx, given| {
-                Box::pin(run_complete(def, tx, given))
-            })
-        },
+        run: body!(run_complete),
     }
-    .tool_on_item::<Task>()
 }
 
 #[derive(Serialize)]
@@ -93,8 +73,7 @@ struct Completed {
     note: Option<String>,
 }
 
-async fn run_complete(def: &'static EntityDef, tx: &mut TenantTx, given: &Value) -> Result<Completed> {
-    let mut arguments = Arguments::read(COMPLETE, tx.actor(), given)?;
+async fn run_complete(def: &EntityDef, tx: &mut TenantTx, mut arguments: Arguments) -> Result<Completed> {
     let target = arguments.target(def)?;
     match items::process(tx, def, target, "complete").await {
         Ok(item) => Ok(Completed { item, note: None }),

@@ -1,0 +1,2 @@
+drop index items_by_parent;
+drop table items_comment;
