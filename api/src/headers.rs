@@ -1,11 +1,11 @@
-//! Request headers with a grammar: `Prefer`, `Idempotency-Key`, `Last-Event-ID`.
+//! Request headers with a grammar: `Prefer`, `Idempotency-Key`, `If-Match`, `Last-Event-ID`.
 
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderName};
+use http::{HeaderMap, HeaderName, header};
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
-use shared::turns::IdempotencyKey;
+use shared::idempotency::IdempotencyKey;
 
 use crate::error::{Answer, Failure, unreadable};
 
@@ -68,6 +68,22 @@ pub(crate) fn idempotency(
             Ok(Some(IdempotencyKey { route: route.to_owned(), key: key.to_owned(), body_hash }))
         }
         _ => Err(unreadable("Idempotency-Key: takes 1 to 255 visible ASCII characters")),
+    }
+}
+
+/// The version that an item must still have: as its entity tag, strong or weak, or as the bare number. Any version will
+/// do for `*`.
+pub(crate) fn if_match(headers: &HeaderMap) -> Answer<Option<i64>> {
+    let Some(value) = headers.get(header::IF_MATCH) else { return Ok(None) };
+    let text = value.to_str().unwrap_or("\u{fffd}").trim();
+    if text == "*" {
+        return Ok(None);
+    }
+    let tag = text.strip_prefix("W/").unwrap_or(text);
+    let version = tag.strip_prefix('"').and_then(|tag| tag.strip_suffix('"')).unwrap_or(tag);
+    match version.parse() {
+        Ok(version) if version > 0 => Ok(Some(version)),
+        _ => Err(unreadable("If-Match: takes the version of one item, as its ETag says")),
     }
 }
 
@@ -143,6 +159,22 @@ mod tests {
             "3. 1",
         ] {
             assert_eq!(read_event_id(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn versions_are_read_as_tags_or_numbers() {
+        let read = |value: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert("if-match", value.parse().unwrap());
+            if_match(&headers).map_err(|_| ())
+        };
+        for good in ["3", "\"3\"", "W/\"3\"", " 3 "] {
+            assert_eq!(read(good), Ok(Some(3)), "{good}");
+        }
+        assert_eq!(read("*"), Ok(None));
+        for wrong in ["", "\"3", "three", "0", "-1", "1.5", "\"1\", \"2\"", "99999999999999999999"] {
+            assert_eq!(read(wrong), Err(()), "{wrong}");
         }
     }
 

@@ -21,10 +21,28 @@ mod sse;
 mod start;
 mod state;
 
-pub use start::{Running, start};
+pub use start::{Running, start, start_with_entities};
 
 /// The OpenAPI document, as served and as committed in `docs/openapi.json`.
 #[must_use]
 pub fn openapi_document() -> String {
     openapi::text(&router::description())
+}
+
+/// The tools of the workspace, as committed in `docs/mcp-tools.json`.
+#[must_use]
+pub fn tools_document() -> String {
+    let tools: Vec<_> = shared::workspace::tools()
+        .into_iter()
+        .map(|tool| {
+            serde_json::json!({
+                "name": tool.name,
+                "description": tool.description,
+                "effect": tool.effect,
+                "inputSchema": tool.input,
+                "outputSchema": tool.output,
+            })
+        })
+        .collect();
+    format!("{:#}\n", serde_json::Value::Array(tools))
 }

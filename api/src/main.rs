@@ -29,6 +29,7 @@ const HELP: &str = "api [COMMAND]
   migrate       bring the database up to date; also makes the tenant, user and key of API_KEY
   healthcheck   exit 0 when the api on this machine answers /healthz
   openapi       print the OpenAPI document
+  tools         print the workspace's tools, as MCP clients see them
   env           print .env.example
   help          print this
 
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
         Some("migrate") => with_config(migrate),
         Some("healthcheck") => with_config(healthcheck),
         Some("openapi") => print(&api::openapi_document()),
+        Some("tools") => print(&api::tools_document()),
         Some("env") => print(&shared::config::env_example()),
         Some("help" | "--help" | "-h") => print(HELP),
         Some(other) => Err(anyhow::anyhow!("there is no command {other:?}; see api help")),

@@ -32,6 +32,7 @@ const NO_SCOPES: [&str; 0] = [];
         (name = "sessions", description = "A session is a user's handle on one conversation"),
         (name = "tools", description = "What models can call, and what they may"),
         (name = "mcp", description = "The workspace for models of other applications"),
+        (name = "workspace", description = "Items that people and models work on: the same eight operations for each kind"),
         (name = "usage", description = "What models cost"),
         (name = "auth", description = "Signing up, in and out; API keys"),
         (name = "admin", description = "For a tenant's admins"),

@@ -2,7 +2,10 @@
 
 use axum::{Router, http::HeaderValue};
 use http::{HeaderName, Method, header};
-use shared::config::{AppEnv, Config};
+use shared::{
+    config::{AppEnv, Config},
+    workspace::{ENTITIES, EntityDef},
+};
 use tower_http::{
     catch_panic::CatchPanicLayer,
     cors::{AllowHeaders, AllowOrigin, CorsLayer},
@@ -12,9 +15,9 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{error, openapi, routes, state::App};
 
-/// The routes and their description.
-pub(crate) fn build(config: &Config) -> (Router<App>, OpenApi) {
-    let (router, description) = described();
+/// The routes, also of these entities, and their description.
+pub(crate) fn build(config: &Config, entities: &'static [EntityDef]) -> (Router<App>, OpenApi) {
+    let (router, description) = described(entities);
     let shown = openapi::show(&description);
     let router = router
         .merge(shown)
@@ -27,11 +30,11 @@ pub(crate) fn build(config: &Config) -> (Router<App>, OpenApi) {
 
 /// The description alone.
 pub(crate) fn description() -> OpenApi {
-    described().1
+    described(&*ENTITIES).1
 }
 
-fn described() -> (Router<App>, OpenApi) {
-    let (router, description) = OpenApiRouter::with_openapi(openapi::base())
+fn described(entities: &'static [EntityDef]) -> (Router<App>, OpenApi) {
+    let (router, mut description) = OpenApiRouter::with_openapi(openapi::base())
         .routes(routes!(routes::chat::post_chat))
         .routes(routes!(routes::streams::session_events))
         .routes(routes!(routes::jobs::get_job))
@@ -64,12 +67,14 @@ fn described() -> (Router<App>, OpenApi) {
         .routes(routes!(routes::health::readyz))
         .routes(routes!(routes::health::metrics))
         .split_for_parts();
+    let router = router.merge(routes::workspace::router(entities));
+    routes::workspace::describe(&mut description, entities);
     (router, openapi::finish(description))
 }
 
 fn cors(config: &Config) -> CorsLayer {
-    let exposed =
-        ["x-request-id", "location", "preference-applied", "www-authenticate"].map(HeaderName::from_static);
+    let exposed = ["x-request-id", "etag", "location", "preference-applied", "www-authenticate"]
+        .map(HeaderName::from_static);
     let layer = CorsLayer::new()
         .allow_methods([Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE])
         .allow_headers(AllowHeaders::mirror_request())

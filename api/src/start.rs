@@ -14,6 +14,7 @@ use shared::{
     sessions::{LastAccessed, Sessions, TokenKeys},
     telemetry::Recorder,
     turns::{TurnSettings, Turns},
+    workspace::{ENTITIES, EntityDef},
 };
 use sqlx::postgres::PgConnectOptions;
 use tokio::net::{TcpListener, TcpSocket};
@@ -44,6 +45,14 @@ pub struct Running {
 /// # Errors
 /// A database URL that cannot be read, or an address that cannot be listened on.
 pub async fn start(config: Config) -> anyhow::Result<Running> {
+    start_with_entities(config, &*ENTITIES).await
+}
+
+/// The same with other entities in the workspace.
+///
+/// # Errors
+/// As [`start`].
+pub async fn start_with_entities(config: Config, entities: &'static [EntityDef]) -> anyhow::Result<Running> {
     let app_pool = db::pool(options(&config.db_url, "DB_URL", DbRole::App)?, config.db_pool_max);
     let engine_options = options(&config.db_engine_url, "DB_ENGINE_URL", DbRole::Engine)?;
     let engine = db::pool(engine_options.clone(), config.db_pool_max);
@@ -69,15 +78,14 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
     let draining = CancellationToken::new();
     let ending =
         Ending { draining: draining.clone(), cut: CancellationToken::new(), connections: TaskTracker::new() };
-    let tools = shared::workspace::tools();
     let sign_ins = SignIns::start(engine.clone(), sign_in_settings(&config), draining.clone())?;
     let callers = Callers::start(&config, app_pool, engine.clone(), sign_ins, draining.clone())?;
     let app = App::new(Parts {
         last_accessed: LastAccessed::start(engine.clone(), config.session_idle_days, draining.clone()),
         turns,
         hub,
-        mcp: mcp::Endpoint::new(&config, &tools),
-        tools,
+        mcp: mcp::Endpoint::new(&config, &shared::workspace::tools_of(entities)),
+        tools: shared::workspace::turn_tools(),
         callers,
         metrics: Metrics::new(Recorder::start()?),
         config,
@@ -85,7 +93,7 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
         engine,
         draining,
     });
-    let (router, _) = router::build(&app.config);
+    let (router, _) = router::build(&app.config, entities);
     tokio::spawn(serve::accept(listener, app.clone(), router.with_state(app.clone()), ending.clone()));
     tracing::info!(%addr, version = env!("CARGO_PKG_VERSION"), "listening");
     Ok(Running { addr, app, ending })

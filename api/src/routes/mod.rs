@@ -12,3 +12,4 @@ pub(crate) mod sessions;
 pub(crate) mod streams;
 pub(crate) mod tools;
 pub(crate) mod usage;
+pub(crate) mod workspace;

@@ -14,6 +14,17 @@ fn docs_openapi_json_is_current() {
 }
 
 #[test]
+fn docs_mcp_tools_json_is_current() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/mcp-tools.json");
+    let committed = fs::read_to_string(path).unwrap_or_default();
+    let current = api::tools_document();
+    assert!(
+        committed == current,
+        "docs/mcp-tools.json is not current: cargo run -p api -- tools > docs/mcp-tools.json"
+    );
+}
+
+#[test]
 fn every_operation_is_described() {
     let document: serde_json::Value = serde_json::from_str(&api::openapi_document()).unwrap();
     for (path, item) in document["paths"].as_object().unwrap() {

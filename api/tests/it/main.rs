@@ -11,3 +11,4 @@ mod sessions;
 mod strangers;
 mod streams;
 mod turns;
+mod workspace;

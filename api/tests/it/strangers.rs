@@ -68,7 +68,8 @@ async fn what_is_somebody_elses_is_unknown() {
     let token = mine["session"].as_str().unwrap();
     let before = app.rows().await;
     for (method, path, _) in operations() {
-        if !path.contains("{id}") {
+        // Items have a test of their own.
+        if !path.contains("{id}") || path.starts_with("/v1/") {
             continue;
         }
         let id = if path.starts_with("/jobs/") { job } else { session };
