@@ -94,12 +94,17 @@ pub(crate) struct LastEventId {
     pub(crate) seq: i64,
 }
 
+/// The id of the last event that the client has seen, as it was given.
+pub(crate) fn last_event_text<'a>(headers: &'a HeaderMap, parameter: Option<&'a str>) -> Option<&'a str> {
+    const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+    let header = headers.get(LAST_EVENT_ID).map(|value| value.to_str().unwrap_or("\u{fffd}"));
+    header.filter(|text| !text.is_empty()).or(parameter.filter(|text| !text.is_empty()))
+}
+
 /// The last event that the client has seen: by header, else by the query's parameter. A browser that reconnects by
 /// itself repeats the parameter it began with and adds the header, so the header is the newer one.
 pub(crate) fn last_event_id(headers: &HeaderMap, parameter: Option<&str>) -> Answer<Option<LastEventId>> {
-    const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
-    let header = headers.get(LAST_EVENT_ID).map(|value| value.to_str().unwrap_or("\u{fffd}"));
-    match header.filter(|text| !text.is_empty()).or(parameter.filter(|text| !text.is_empty())) {
+    match last_event_text(headers, parameter) {
         None => Ok(None),
         Some(text) => match read_event_id(text) {
             Some(id) => Ok(Some(id)),

@@ -5,6 +5,7 @@
 
 mod address;
 mod auth;
+mod changes;
 mod direct;
 mod error;
 mod extract;

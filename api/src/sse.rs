@@ -9,9 +9,10 @@ use std::{convert::Infallible, sync::Arc, time::Duration, vec};
 use axum::{
     Extension,
     body::Body,
-    response::{IntoResponse as _, Response},
+    response::{IntoResponse, Response},
 };
 use bytes::{Bytes, BytesMut};
+use futures::StreamExt as _;
 use http::{HeaderName, HeaderValue, StatusCode, header};
 use shared::{
     events::{Event, EventKind, Follower, TurnPosted},
@@ -31,20 +32,21 @@ use crate::{
 /// Events are joined into one write up to this many bytes; a larger one goes alone.
 const WRITE: usize = 16 * 1024;
 /// The pause before a failed look at the database is made again.
-const AGAIN: Duration = Duration::from_millis(250);
+pub(crate) const AGAIN: Duration = Duration::from_millis(250);
 
 /// What a stream's request leads to.
-pub(crate) enum Opening {
+pub(crate) enum Opening<S = Stream> {
     /// Events.
-    Stream(Stream),
+    Stream(S),
     /// Nothing will ever come: 204, which tells an EventSource to stop.
     Nothing,
 }
 
 /// Opens a stream. `look` finds out who asks and where the stream begins; it is asked again while the database is away.
-pub(crate) async fn open<F>(app: &App, look: impl Fn() -> F) -> Response
+pub(crate) async fn open<S, F>(app: &App, look: impl Fn() -> F) -> Response
 where
-    F: Future<Output = Answer<Opening>>,
+    S: IntoResponse,
+    F: Future<Output = Answer<Opening<S>>>,
 {
     let until = Instant::now() + app.config.stream_hold;
     loop {
@@ -107,11 +109,31 @@ struct SessionStream {
     follow: bool,
 }
 
+impl IntoResponse for Stream {
+    fn into_response(self) -> Response {
+        respond(futures::stream::unfold(self, |mut stream| async move {
+            let bytes = stream.next().await?;
+            Some((bytes, stream))
+        }))
+    }
+}
+
+/// The answer that carries a stream's bytes.
+pub(crate) fn respond(bytes: impl futures::Stream<Item = Bytes> + Send + 'static) -> Response {
+    let headers = [
+        (header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream")),
+        (header::CACHE_CONTROL, HeaderValue::from_static("no-cache")),
+        (HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no")),
+    ];
+    let body = Body::from_stream(bytes.map(Ok::<_, Infallible>));
+    (headers, Extension(WantsConnection), body).into_response()
+}
+
 /// One open stream in the metric.
-struct Counted;
+pub(crate) struct Counted;
 
 impl Counted {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         metrics::gauge!("sse_streams").increment(1.0);
         Self
     }
@@ -175,19 +197,6 @@ impl Stream {
     pub(crate) fn after(mut self, turn_no: i64) -> Self {
         self.place = Place::After { turn_no };
         self
-    }
-
-    fn into_response(self) -> Response {
-        let body = futures::stream::unfold(self, |mut stream| async move {
-            let bytes = stream.next().await?;
-            Some((Ok::<_, Infallible>(bytes), stream))
-        });
-        let headers = [
-            (header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream")),
-            (header::CACHE_CONTROL, HeaderValue::from_static("no-cache")),
-            (HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no")),
-        ];
-        (headers, Extension(WantsConnection), Body::from_stream(body)).into_response()
     }
 
     /// The next bytes; none at the end.
@@ -259,7 +268,7 @@ impl Stream {
     }
 }
 
-fn retry_line(retry: Duration) -> Bytes {
+pub(crate) fn retry_line(retry: Duration) -> Bytes {
     format!("retry: {}\n\n", retry.as_millis()).into()
 }
 

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use anyhow::Context as _;
 use secrecy::{ExposeSecret as _, SecretString};
 use shared::{
-    bell::{Bell, Channel},
+    bell::{Bell, Channel, Ring},
     config::Config,
     counters::Counters,
     db::{self, DbRole, TenantDb},
@@ -14,7 +14,7 @@ use shared::{
     sessions::{LastAccessed, Sessions, TokenKeys},
     telemetry::Recorder,
     turns::{TurnSettings, Turns},
-    workspace::{ENTITIES, EntityDef},
+    workspace::{ENTITIES, EntityDef, changes::ChangeHub},
 };
 use sqlx::postgres::PgConnectOptions;
 use tokio::net::{TcpListener, TcpSocket};
@@ -57,10 +57,13 @@ pub async fn start_with_entities(config: Config, entities: &'static [EntityDef])
     let engine_options = options(&config.db_engine_url, "DB_ENGINE_URL", DbRole::Engine)?;
     let engine = db::pool(engine_options.clone(), config.db_pool_max);
     let counters = Arc::new(Counters::start(db::relaxed_pool(engine_options)));
-    let tenants = TenantDb::new(app_pool.clone(), counters);
 
     let listen_options = options(&config.db_listen_url, "DB_LISTEN_URL", DbRole::Engine)?;
-    let bell = Bell::start(listen_options, &engine, &[Channel::Events, Channel::Turns]);
+    let bell = Bell::start(listen_options, &engine, &[Channel::Events, Channel::Turns, Channel::Changes]);
+    let rung = bell.clone();
+    let tenants =
+        TenantDb::new(app_pool.clone(), counters).announcing(move |tenant| rung.ring(Ring::Changes(tenant)));
+    let changes = ChangeHub::start(&bell, &engine);
     let hub = Hub::start(engine.clone(), bell.clone());
     let first_key = config.fernet_keys.first().context("FERNET_KEY: holds no key")?;
     let sessions =
@@ -84,6 +87,7 @@ pub async fn start_with_entities(config: Config, entities: &'static [EntityDef])
         last_accessed: LastAccessed::start(engine.clone(), config.session_idle_days, draining.clone()),
         turns,
         hub,
+        changes,
         mcp: mcp::Endpoint::new(&config, &shared::workspace::tools_of(entities)),
         tools: shared::workspace::turn_tools(),
         callers,

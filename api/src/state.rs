@@ -4,6 +4,7 @@ use std::{ops::Deref, sync::Arc};
 
 use shared::{
     config::Config, db::TenantDb, events::Hub, sessions::LastAccessed, tools::ToolDef, turns::Turns,
+    workspace::changes::ChangeHub,
 };
 use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
@@ -21,6 +22,7 @@ pub(crate) struct Parts {
     pub(crate) engine: PgPool,
     pub(crate) turns: Turns,
     pub(crate) hub: Hub,
+    pub(crate) changes: ChangeHub,
     pub(crate) last_accessed: LastAccessed,
     /// What models can call; every worker has the same.
     pub(crate) tools: Vec<ToolDef>,

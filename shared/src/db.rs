@@ -19,6 +19,7 @@ use crate::{
     counters::Counters,
     error::{Error, Result},
     identity::Actor,
+    ids::TenantId,
 };
 
 /// Which of the three roles a pool acts as.
@@ -162,13 +163,23 @@ pub static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../migrations")
 pub struct TenantDb {
     app: PgPool,
     counters: Arc<Counters>,
+    announce: Announce,
 }
+
+/// Tells the other processes that items of a tenant changed.
+type Announce = Arc<dyn Fn(TenantId) + Send + Sync>;
 
 impl TenantDb {
     /// Over the pool of the app role.
     #[must_use]
     pub fn new(app: PgPool, counters: Arc<Counters>) -> Self {
-        Self { app, counters }
+        Self { app, counters, announce: Arc::new(|_| ()) }
+    }
+
+    /// The same, and after each commit that changed items `announce` is called with the tenant.
+    #[must_use]
+    pub fn announcing(self, announce: impl Fn(TenantId) + Send + Sync + 'static) -> Self {
+        Self { announce: Arc::new(announce), ..self }
     }
 
     /// Short ids.
@@ -197,7 +208,13 @@ impl TenantDb {
             actor.role.as_str()
         );
         let tx = self.app.begin_with(AssertSqlSafe(begin)).await?;
-        Ok(TenantTx { tx, actor: actor.clone(), counters: Arc::clone(&self.counters) })
+        Ok(TenantTx {
+            tx,
+            actor: actor.clone(),
+            counters: Arc::clone(&self.counters),
+            changed_items: false,
+            announce: Arc::clone(&self.announce),
+        })
     }
 }
 
@@ -207,6 +224,8 @@ pub struct TenantTx {
     tx: Transaction<'static, Postgres>,
     actor: Actor,
     counters: Arc<Counters>,
+    changed_items: bool,
+    announce: Announce,
 }
 
 impl TenantTx {
@@ -240,7 +259,16 @@ impl TenantTx {
     /// # Errors
     /// The database's. After a lost connection the outcome is unknown: the caller must look.
     pub async fn commit(self) -> Result<()> {
-        Ok(self.tx.commit().await?)
+        self.tx.commit().await?;
+        if self.changed_items {
+            (self.announce)(self.actor.tenant);
+        }
+        Ok(())
+    }
+
+    /// Has the commit tell followers of the change feed to look. They would find the change without it, only later.
+    pub(crate) fn note_changed_items(&mut self) {
+        self.changed_items = true;
     }
 
     /// Rolls back.

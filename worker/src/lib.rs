@@ -17,7 +17,7 @@ use std::{sync::Arc, time::Duration};
 use anyhow::Context;
 use secrecy::{ExposeSecret, SecretString};
 use shared::{
-    bell::{Bell, Channel, Heard},
+    bell::{Bell, Channel, Heard, Ring},
     config::Config,
     counters::Counters,
     db::{self, DbRole, TenantDb},
@@ -93,8 +93,10 @@ pub async fn start(config: Config, extras: Extras) -> anyhow::Result<Running> {
     let engine_pool = db::pool(engine_options.clone(), config.db_pool_max);
     let counters = Arc::new(Counters::start(db::relaxed_pool(engine_options.clone())));
     let app_pool = db::pool(app, config.db_pool_max);
-    let tenants = TenantDb::new(app_pool.clone(), counters);
     let bell = Bell::start(listen, &engine_pool, &[Channel::Work, Channel::Cancel]);
+    let rung = bell.clone();
+    let tenants =
+        TenantDb::new(app_pool.clone(), counters).announcing(move |tenant| rung.ring(Ring::Changes(tenant)));
     let last_rings = bell.clone();
     let log = EventLog::start(engine_pool.clone(), bell.clone());
     let first_key = config.fernet_keys.first().cloned().context("FERNET_KEY")?;

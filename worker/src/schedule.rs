@@ -19,6 +19,7 @@ pub(crate) struct Schedule {
 pub(crate) const SCHEDULES: &[Schedule] = &[
     Schedule { task: "partitions", every: Duration::from_secs(3600) },
     Schedule { task: "retention", every: Duration::from_secs(300) },
+    Schedule { task: "search", every: Duration::from_secs(30) },
     Schedule { task: "tickets", every: Duration::from_secs(60) },
 ];
 

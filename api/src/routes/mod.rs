@@ -3,12 +3,15 @@
 pub(crate) mod admin;
 pub(crate) mod auth;
 pub(crate) mod auth_keys;
+pub(crate) mod changes;
 pub(crate) mod chat;
 pub(crate) mod health;
 pub(crate) mod jobs;
 pub(crate) mod mcp;
 pub(crate) mod meta;
+pub(crate) mod search;
 pub(crate) mod sessions;
+pub(crate) mod stats;
 pub(crate) mod streams;
 pub(crate) mod tools;
 pub(crate) mod usage;

@@ -4,9 +4,11 @@
 mod app;
 mod auth;
 mod bad_input;
+mod changes;
 mod documents;
 mod mcp;
 mod operations;
+mod search;
 mod sessions;
 mod strangers;
 mod streams;

@@ -9,14 +9,14 @@ use serde_json::json;
 use crate::app::{MEMBER, TestApp, say};
 
 /// An open stream and what came so far.
-struct Reader {
+pub(crate) struct Reader {
     response: futures::stream::BoxStream<'static, Result<bytes::Bytes, reqwest::Error>>,
-    text: String,
+    pub(crate) text: String,
     ended: bool,
 }
 
 impl Reader {
-    async fn open(app: &TestApp, path: &str, last: Option<&str>) -> Self {
+    pub(crate) async fn open(app: &TestApp, path: &str, last: Option<&str>) -> Self {
         let mut request = app.request(Method::GET, path).header("X-API-Key", MEMBER);
         if let Some(last) = last {
             request = request.header("Last-Event-ID", last);
@@ -30,9 +30,14 @@ impl Reader {
     }
 
     /// Reads until the text is there, or to the end when there is none to wait for.
-    async fn until(&mut self, wanted: Option<&str>) -> &str {
+    pub(crate) async fn until(&mut self, wanted: Option<&str>) -> &str {
+        self.until_that(|text| wanted.is_some_and(|wanted| text.contains(wanted))).await
+    }
+
+    /// Reads until the text is as wanted, or to the end.
+    pub(crate) async fn until_that(&mut self, wanted: impl Fn(&str) -> bool) -> &str {
         let reading = async {
-            while !wanted.is_some_and(|wanted| self.text.contains(wanted)) {
+            while !wanted(&self.text) {
                 match self.response.next().await {
                     Some(bytes) => self.text.push_str(std::str::from_utf8(&bytes.unwrap()).unwrap()),
                     None => {
@@ -43,7 +48,7 @@ impl Reader {
             }
         };
         let in_time = tokio::time::timeout(Duration::from_secs(15), reading).await.is_ok();
-        assert!(in_time, "{wanted:?} did not come; there is {:?}", self.text);
+        assert!(in_time, "what was waited for did not come; there is {:?}", self.text);
         &self.text
     }
 

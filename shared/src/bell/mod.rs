@@ -41,6 +41,8 @@ pub enum Channel {
     Work,
     /// A running turn is to be cancelled.
     Cancel,
+    /// Items changed.
+    Changes,
 }
 
 /// Something to tell the other processes, after the commit that made it true.
@@ -68,6 +70,8 @@ pub enum Ring {
     Work,
     /// Cancel was asked of this turn.
     Cancel(TurnId),
+    /// Items of this tenant changed, other than by a turn that rings for itself.
+    Changes(TenantId),
 }
 
 /// What was heard.
@@ -81,6 +85,8 @@ pub enum Heard {
     Work,
     /// Cancel was asked of these turns.
     Cancel(Arc<[TurnId]>),
+    /// Items of these tenants changed.
+    Changes(Arc<[TenantId]>),
     /// The connection is new or was deaf, or this hearer fell behind: anything may have been missed, so look.
     Reconnected,
 }

@@ -1,6 +1,7 @@
 //! What goes over the wire: entries parted by spaces, at most 7900 bytes a NOTIFY (Postgres takes 8000).
 //!
-//! `tenant/turn:tail` and `tenant/conversation:turn_no` with uuids as 32 hex digits; a cancel is a bare turn id.
+//! `tenant/turn:tail` and `tenant/conversation:turn_no` with uuids as 32 hex digits; a cancel is a bare turn id and a
+//! change a bare tenant.
 
 use std::{fmt::Write as _, str::FromStr, sync::Arc};
 
@@ -19,6 +20,7 @@ impl Channel {
             Self::Turns => "alfred_turns",
             Self::Work => "alfred_work",
             Self::Cancel => "alfred_cancel",
+            Self::Changes => "alfred_changes",
         }
     }
 }
@@ -81,6 +83,10 @@ pub(super) fn read(channel: &str, payload: &str) -> Option<Heard> {
         "alfred_cancel" => {
             let turns = payload.split(' ').filter_map(|id| Uuid::try_parse(id).ok()).map(TurnId);
             Some(Heard::Cancel(turns.collect()))
+        }
+        "alfred_changes" => {
+            let tenants = payload.split(' ').filter_map(|id| Uuid::try_parse(id).ok()).map(TenantId);
+            Some(Heard::Changes(tenants.collect()))
         }
         _ => None,
     }

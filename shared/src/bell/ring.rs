@@ -19,6 +19,7 @@ pub(super) struct Pending {
     events: HashMap<(TenantId, TurnId), i64>,
     turns: HashMap<(TenantId, ConversationId), i64>,
     cancels: HashSet<TurnId>,
+    changes: HashSet<TenantId>,
     work: bool,
     echo: bool,
     /// A NOTIFY is under way.
@@ -40,6 +41,9 @@ impl Pending {
             Ring::Cancel(turn) => {
                 self.cancels.insert(turn);
             }
+            Ring::Changes(tenant) => {
+                self.changes.insert(tenant);
+            }
         }
     }
 
@@ -52,7 +56,12 @@ impl Pending {
     }
 
     fn is_empty(&self) -> bool {
-        self.events.is_empty() && self.turns.is_empty() && self.cancels.is_empty() && !self.work && !self.echo
+        self.events.is_empty()
+            && self.turns.is_empty()
+            && self.cancels.is_empty()
+            && self.changes.is_empty()
+            && !self.work
+            && !self.echo
     }
 
     /// Takes everything and leaves a pending set that says a NOTIFY is under way.
@@ -69,6 +78,7 @@ impl Pending {
             self.add(Ring::Turn { tenant, conversation, turn_no });
         }
         self.cancels.extend(unsent.cancels);
+        self.changes.extend(unsent.changes);
         self.work |= unsent.work;
         // An echo is of use only at its time.
     }
@@ -85,6 +95,8 @@ impl Pending {
         for ((tenant, conversation), turn_no) in &self.turns {
             packer.counted(*tenant, conversation.0, *turn_no);
         }
+        let mut packer = Packer::new(Channel::Changes.name(), &mut channels, &mut payloads);
+        self.changes.iter().for_each(|tenant| packer.bare(tenant.0));
         for (channel, wanted) in [(Channel::Work.name(), self.work), (echo, self.echo)] {
             if wanted {
                 channels.push(channel.to_owned());

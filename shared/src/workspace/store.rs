@@ -89,6 +89,7 @@ pub(super) async fn insert(
     (uid, id): (ItemUid, i64),
     prepared: &Prepared,
 ) -> Result<Item> {
+    tx.note_changed_items();
     macro_rules! insert {
         ($before:literal, $ordinal:literal) => {
             concat!(
@@ -200,6 +201,7 @@ pub(super) async fn replace(
     version: Option<i64>,
     prepared: &Prepared,
 ) -> Result<Option<Item>> {
+    tx.note_changed_items();
     const REPLACE: ByReference = by_reference!(
         "update items set payload = $5::text::jsonb, status = $6, parent_uid = $7, due_at = $8, pinned = $9,
            archived = $10, version = version + 1, updated_at = now()";
@@ -219,6 +221,7 @@ pub(super) async fn write(
     uid: ItemUid,
     prepared: &Prepared,
 ) -> Result<Item> {
+    tx.note_changed_items();
     let tenant = tx.actor().tenant;
     let query = sqlx::query_as(concat!(
         "update items set payload = $4::text::jsonb, status = $5, parent_uid = $6, due_at = $7, pinned = $8,
@@ -241,6 +244,7 @@ pub(super) async fn delete(
     item: ItemRef,
     version: Option<i64>,
 ) -> Result<Option<Item>> {
+    tx.note_changed_items();
     const DELETE: ByReference = by_reference!(
         "update items set deleted_at = now(), version = version + 1, updated_at = now()";
         concat!(

@@ -57,7 +57,7 @@ pub(crate) struct World {
     /// The admin of the second tenant.
     pub(crate) stranger: Actor,
     chats: Mutex<HashMap<UserId, ItemUid>>,
-    // Dropped last, with its database.
+    /// Dropped last, with its database.
     pub(crate) database: TestDb,
 }
 

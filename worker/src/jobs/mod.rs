@@ -6,8 +6,12 @@ pub(crate) mod store;
 use std::{panic::AssertUnwindSafe, time::Duration};
 
 use apalis::prelude::{AbortError, BoxDynError};
+use chrono::TimeDelta;
 use futures::FutureExt;
-use shared::Error;
+use shared::{
+    Error,
+    workspace::{changes, search},
+};
 use sqlx::PgPool;
 
 /// Days ahead for which the event log has partitions.
@@ -15,6 +19,8 @@ const PARTITION_DAYS: i32 = 7;
 const LIMIT: Duration = Duration::from_secs(240);
 /// Rows of one deleting statement.
 const CHUNK: i64 = 2000;
+/// For how long the change feed can be read from a cursor.
+const FEED_DAYS: i64 = 30;
 
 /// Runs a maintenance task. Time-outs and panics are caught in here: the queue's own layers would leave its row running
 /// for ever.
@@ -49,9 +55,13 @@ async fn run(task: &str, engine: &PgPool) -> Result<(), Error> {
                     Err(error) => outcome = outcome.and(Err(error)),
                 }
             }
+            let age = TimeDelta::days(FEED_DAYS);
+            while changes::forget(engine, age, CHUNK).await? >= u64::try_from(CHUNK).unwrap_or(u64::MAX) {}
             while store::roll_up_usage(engine, CHUNK).await? >= u64::try_from(CHUNK).unwrap_or(u64::MAX) {}
             outcome?;
         }
+        // Searches catch up by themselves; this is for tenants where nobody searches.
+        "search" => while search::catch_up(engine, CHUNK).await? >= CHUNK {},
         "tickets" => store::delete_tickets(engine).await?,
         other => tracing::warn!(task = other, "there is no such maintenance task"),
     }

@@ -71,6 +71,20 @@ impl Connection {
         tokio::time::timeout(PATIENCE, self.exchange(&head)).await.context("POST /chat is not answered")?
     }
 
+    /// Gets a document, and answers its length.
+    ///
+    /// # Errors
+    /// Any answer but 200.
+    pub(super) async fn get(&mut self, path: &str) -> Result<usize> {
+        let request = format!("GET {path} HTTP/1.1\r\nhost: bench\r\nx-api-key: {}\r\n\r\n", self.key);
+        let answered = tokio::time::timeout(PATIENCE, self.answer(&request)).await;
+        let (status, body) = answered.with_context(|| format!("GET {path} is not answered"))??;
+        if status != 200 {
+            bail!("GET {path}: {status} {}", String::from_utf8_lossy(&body));
+        }
+        Ok(body.len())
+    }
+
     /// Sends a message to the MCP server, and reads its answer.
     ///
     /// # Errors

@@ -14,6 +14,7 @@ mod mcp;
 mod one_turn;
 mod procfs;
 mod report;
+mod search;
 mod slow;
 mod stack;
 mod statements;
@@ -29,7 +30,8 @@ pub use self::report::{Report, Table};
 use self::{floor::Floor, stack::Stack};
 
 /// What can be measured, in the order in which it is.
-pub const SECTIONS: [&str; 8] = ["turn", "load", "mcp", "login", "statements", "followers", "slow", "idle"];
+pub const SECTIONS: [&str; 9] =
+    ["turn", "load", "mcp", "login", "statements", "followers", "slow", "idle", "search"];
 
 /// What to measure.
 #[derive(Debug, Clone)]
@@ -108,6 +110,10 @@ pub async fn run(plan: &Plan, show: &(dyn Fn(&Table) + Sync)) -> Result<Report> 
     }
     if plan.wants("idle") {
         add(idle::measure(plan, &mut stack, &fresh).await?);
+    }
+    // Last, because its items stay.
+    if plan.wants("search") {
+        add(search::measure(plan, &stack).await?);
     }
     stack.stop().await;
     Ok(report)

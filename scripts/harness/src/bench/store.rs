@@ -172,3 +172,46 @@ impl FloorList {
         Ok(())
     }
 }
+
+/// Items of 40 words each, in the default tenant or in another one, made from its number. Without triggers: nobody
+/// follows, and words are indexed in one go afterwards.
+pub(super) async fn seed_items(admin: &PgPool, tenant: Option<i32>, users: i32, items: i64) -> Result<()> {
+    let mut tx = admin.begin().await?;
+    sqlx::query("set local session_replication_role = replica").execute(&mut *tx).await?;
+    sqlx::query(
+        "insert into items (tenant_id, kind, uid, id, user_id, payload, status, created_at)
+         select coalesce(('00000000-0000-7000-8000-0000000001' || lpad($1::text, 2, '0'))::uuid, (select min(tenant_id::text)::uuid from api_keys)),
+                (array['note', 'task', 'chat_message'])[1 + n % 3],
+                (lpad(to_hex((extract(epoch from now()) * 1000)::bigint - ($3 - n) * 1000), 12, '0') || '7' || substr(md5(n::text || coalesce($1, -1)), 1, 19))::uuid,
+                1000000 + n, ('00000000-0000-7000-8000-' || lpad((n % $2)::text, 12, '0'))::uuid,
+                jsonb_build_object('title', 'item ' || n, 'content', w.words),
+                case n % 3 when 1 then 'todo' end, now() - ($3 - n) * interval '1 second'
+         from generate_series(1, $3) n
+         cross join lateral (select string_agg('w' || floor(20000 * power(random(), 3) + 0 * n)::bigint, ' ') as words from generate_series(1, 40)) w",
+    )
+    .bind(tenant)
+    .bind(users)
+    .bind(items)
+    .execute(&mut *tx)
+    .await?;
+    tx.commit().await?;
+    Ok(())
+}
+
+/// The words of all items, the index made anew behind them, and statistics.
+pub(super) async fn index_items(admin: &PgPool) -> Result<()> {
+    sqlx::raw_sql(
+        "truncate search_documents;
+         drop index search_documents_words;
+         insert into search_documents (tenant_id, uid, kind, user_id, status, archived, words)
+         select tenant_id, uid, kind, user_id, status, archived, item_words(payload) from items where deleted_at is null order by uid;
+         create index search_documents_words on search_documents using gin (tenant_id, user_id, words)
+           with (fastupdate = on, gin_pending_list_limit = 1024);",
+    )
+    .execute(admin)
+    .await?;
+    for table in ["search_documents", "items"] {
+        sqlx::query(AssertSqlSafe(format!("vacuum analyze {table}"))).execute(admin).await?;
+    }
+    Ok(())
+}

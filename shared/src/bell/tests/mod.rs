@@ -9,7 +9,7 @@ use tokio::time::timeout;
 use super::*;
 use crate::testing::TestDb;
 
-const ALL: &[Channel] = &[Channel::Events, Channel::Turns, Channel::Work, Channel::Cancel];
+const ALL: &[Channel] = &[Channel::Events, Channel::Turns, Channel::Work, Channel::Cancel, Channel::Changes];
 
 async fn heard(hearing: &mut Hearing) -> Heard {
     timeout(Duration::from_secs(10), hearing.next()).await.unwrap()
@@ -35,13 +35,16 @@ async fn what_one_process_rings_another_hears() {
     ringing.ring_all([7, 9, 8].map(|tail| Ring::Events { tenant, turn, tail }));
     ringing.ring(Ring::Turn { tenant, conversation: ConversationId(4), turn_no: 12 });
     ringing.ring(Ring::Cancel(turn));
+    ringing.ring(Ring::Changes(tenant));
     ringing.ring(Ring::Work);
-    let (mut tails, mut turns, mut cancels, mut work) = (Vec::new(), Vec::new(), Vec::new(), false);
-    while tails.len() < 301 || turns.is_empty() || cancels.is_empty() || !work {
+    let (mut tails, mut turns, mut cancels, mut changes) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let mut work = false;
+    while tails.len() < 301 || turns.is_empty() || cancels.is_empty() || changes.is_empty() || !work {
         match heard(&mut hearing).await {
             Heard::Events(list) => tails.extend(list.iter().copied()),
             Heard::Turns(list) => turns.extend(list.iter().copied()),
             Heard::Cancel(list) => cancels.extend(list.iter().copied()),
+            Heard::Changes(list) => changes.extend(list.iter().copied()),
             Heard::Work => work = true,
             Heard::Reconnected => {}
         }
@@ -50,6 +53,7 @@ async fn what_one_process_rings_another_hears() {
     assert!(others.iter().all(|other| tails.contains(&(tenant, *other, 1))));
     assert_eq!(turns, [(tenant, ConversationId(4), 12)]);
     assert_eq!(cancels, [turn]);
+    assert_eq!(changes, [tenant]);
     timeout(Duration::from_secs(5), ringing.settled()).await.unwrap();
 }
 

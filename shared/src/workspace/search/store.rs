@@ -1,0 +1,62 @@
+//! SQL of search.
+
+use sqlx::PgPool;
+
+use super::{Filter, Hit, Match, mark};
+use crate::{db::TenantTx, error::Result, ids::ItemUid};
+
+/// The newest matches before an item. Whose items are searched is the function's business: it asks the transaction.
+pub(super) async fn matches(
+    tx: &mut TenantTx,
+    filter: &Filter<'_>,
+    before: Option<ItemUid>,
+    most: usize,
+) -> Result<Vec<Match>> {
+    Ok(sqlx::query_as("select kind, uid, rank from search_items($1, $2, $3, $4, $5, $6)")
+        .bind(filter.text)
+        .bind(filter.kinds.as_deref())
+        .bind(filter.states.as_deref())
+        .bind(filter.archived)
+        .bind(before)
+        .bind(i64::try_from(most).unwrap_or(i64::MAX))
+        .fetch_all(tx.connection())
+        .await?)
+}
+
+/// The items of matches, as far as the actor sees them.
+pub(super) async fn hits(tx: &mut TenantTx, text: &str, matches: Vec<Match>) -> Result<Vec<Hit>> {
+    if matches.is_empty() {
+        return Ok(Vec::new());
+    }
+    let tenant = tx.actor().tenant;
+    let kinds: Vec<&str> = matches.iter().map(|found| found.kind.as_str()).collect();
+    let uids: Vec<ItemUid> = matches.iter().map(|found| found.uid).collect();
+    let ranks: Vec<f32> = matches.iter().map(|found| found.rank).collect();
+    let mut hits: Vec<Hit> = sqlx::query_as(
+        "select i.kind, i.uid, i.id, i.payload ->> 'title' as title, w.rank, i.status, i.archived, i.parent_uid,
+                i.created_at, i.updated_at,
+                search_snippet($1, coalesce(nullif(item_text(i.payload), ''), i.payload ->> 'title', '')) as snippet
+         from unnest($3::text[], $4::uuid[], $5::real[]) with ordinality w (kind, uid, rank, place)
+         join items i on i.tenant_id = $2 and i.kind = w.kind and i.uid = w.uid
+         where i.deleted_at is null
+           and not (i.kind = 'chat_message' and exists (
+             select from items c where c.tenant_id = $2 and c.kind = 'chat' and c.uid = i.parent_uid and c.deleted_at is not null))
+         order by w.place",
+    )
+    .bind(text)
+    .bind(tenant)
+    .bind(&kinds)
+    .bind(&uids)
+    .bind(&ranks)
+    .fetch_all(tx.connection())
+    .await?;
+    for hit in &mut hits {
+        hit.snippet = mark::safe(&hit.snippet);
+    }
+    Ok(hits)
+}
+
+/// Indexes messages that turns wrote, in all tenants.
+pub(super) async fn catch_up(engine: &PgPool, most: i64) -> Result<i64> {
+    Ok(sqlx::query_scalar("select search_catch_up(null, $1)").bind(most).fetch_one(engine).await?)
+}
