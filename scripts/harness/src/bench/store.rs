@@ -182,12 +182,15 @@ pub(super) async fn seed_items(admin: &PgPool, tenant: Option<i32>, users: i32, 
         "insert into items (tenant_id, kind, uid, id, user_id, payload, status, created_at)
          select coalesce(('00000000-0000-7000-8000-0000000001' || lpad($1::text, 2, '0'))::uuid, (select min(tenant_id::text)::uuid from api_keys)),
                 (array['note', 'task', 'chat_message'])[1 + n % 3],
-                (lpad(to_hex((extract(epoch from now()) * 1000)::bigint - ($3 - n) * 1000), 12, '0') || '7' || substr(md5(n::text || coalesce($1, -1)), 1, 19))::uuid,
+                (lpad(to_hex((extract(epoch from now()) * 1000)::bigint - ($3 - n) * 1000), 12, '0') || '7' || substr(md5(n::text || coalesce($1, -1)::text), 1, 19))::uuid,
                 1000000 + n, ('00000000-0000-7000-8000-' || lpad((n % $2)::text, 12, '0'))::uuid,
                 jsonb_build_object('title', 'item ' || n, 'content', w.words),
                 case n % 3 when 1 then 'todo' end, now() - ($3 - n) * interval '1 second'
          from generate_series(1, $3) n
-         cross join lateral (select string_agg('w' || floor(20000 * power(random(), 3) + 0 * n)::bigint, ' ') as words from generate_series(1, 40)) w",
+         cross join lateral (
+           select string_agg(word, ' ') as words
+           from (select 'w' || floor(20000 * power(random(), 3) + 0 * n)::bigint as word from generate_series(1, 40)) x
+         ) w",
     )
     .bind(tenant)
     .bind(users)
