@@ -3,6 +3,7 @@
 pub(crate) mod admin;
 pub(crate) mod auth;
 pub(crate) mod auth_keys;
+pub(crate) mod batch;
 pub(crate) mod changes;
 pub(crate) mod chat;
 pub(crate) mod health;
@@ -13,6 +14,7 @@ pub(crate) mod search;
 pub(crate) mod sessions;
 pub(crate) mod stats;
 pub(crate) mod streams;
+pub(crate) mod sync;
 pub(crate) mod tools;
 pub(crate) mod usage;
 pub(crate) mod workspace;

@@ -4,6 +4,7 @@
 mod app;
 mod auth;
 mod bad_input;
+mod batch;
 mod changes;
 mod documents;
 mod mcp;

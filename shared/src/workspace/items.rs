@@ -125,13 +125,26 @@ pub struct Page {
 /// # Errors
 /// 422 naming the field, also when it names no parent; 413 for a payload too large.
 pub async fn create(tx: &mut TenantTx, def: &EntityDef, payload: Map<String, Value>) -> Result<Item> {
+    create_as(tx, def, ItemUid::generate(), payload).await
+}
+
+/// The same, with a uid that a client has made.
+///
+/// # Errors
+/// As [`create`]; the database's when the uid is taken.
+pub(super) async fn create_as(
+    tx: &mut TenantTx,
+    def: &EntityDef,
+    uid: ItemUid,
+    payload: Map<String, Value>,
+) -> Result<Item> {
     let prepared = def.prepare(payload, tx.actor())?;
     let id = tx.next_id(def.kind).await?;
     let owner = match (def.parent, prepared.projection.parent) {
         (Some(rule), Some(parent)) => owner_of(tx, rule, parent).await?,
         _ => tx.actor().user,
     };
-    store::insert(tx, def, owner, (ItemUid::generate(), id), &prepared).await
+    store::insert(tx, def, owner, (uid, id), &prepared).await
 }
 
 /// Whose the parent is; a part also moves the parent's time.

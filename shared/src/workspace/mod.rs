@@ -7,12 +7,14 @@
 //! Invariants: a stored payload fits its entity's schema; every change of an item moves its version by one; an
 //! operation that answers an error has written nothing. Nothing here knows HTTP, MCP or who calls the model.
 
+pub mod batch;
 pub mod changes;
 mod cursor;
 mod definition;
 pub mod entities;
 pub mod items;
 mod payload;
+pub mod push;
 mod schema;
 pub mod search;
 pub mod stats;

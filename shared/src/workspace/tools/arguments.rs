@@ -64,6 +64,14 @@ impl Arguments {
         }
     }
 
+    /// A list; an empty one when it was not given.
+    pub(super) fn list(&mut self, name: &str) -> Vec<Value> {
+        match self.0.remove(name) {
+            Some(Value::Array(entries)) => entries,
+            _ => Vec::new(),
+        }
+    }
+
     /// Whether it was given as true.
     pub(super) fn flag(&mut self, name: &str) -> bool {
         self.0.remove(name) == Some(Value::Bool(true))

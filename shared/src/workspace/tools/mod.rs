@@ -4,6 +4,7 @@
 //! a sentence that the model can act on; `Err` is kept for our own trouble. The tools are built from the entities'
 //! definitions by `operations`; `tasks` adds what only tasks have.
 
+mod across;
 mod arguments;
 mod describe;
 mod operations;
@@ -38,8 +39,10 @@ const IN_TURNS: &[&str] = &[
     "process_comment",
     "process_note",
     "process_task",
+    "search_workspace",
     "update_note",
     "update_task",
+    "workspace_stats",
 ];
 
 /// Every tool of the workspace, sorted by name.
@@ -54,7 +57,7 @@ pub fn turn_tools() -> Vec<ToolDef> {
     TOOLS.iter().filter(|tool| IN_TURNS.contains(&tool.name.as_ref())).cloned().collect()
 }
 
-/// Every tool of these entities, sorted by name.
+/// Every tool of these entities and those across all, sorted by name.
 #[must_use]
 pub fn tools_of(entities: &'static [EntityDef]) -> Vec<ToolDef> {
     let mut tools = BTreeMap::new();
@@ -62,6 +65,7 @@ pub fn tools_of(entities: &'static [EntityDef]) -> Vec<ToolDef> {
         let extra = if def.kind == "task" { tasks::of(def).to_vec() } else { Vec::new() };
         tools.extend(operations::of(def).into_iter().chain(extra).map(|tool| (tool.name.clone(), tool)));
     }
+    tools.extend(across::all().map(|tool| (tool.name.clone(), tool)));
     tools.into_values().collect()
 }
 
@@ -75,7 +79,7 @@ mod tests {
     #[test]
     fn the_catalogue_is_sound() {
         let tools = tools();
-        assert_eq!(tools.len(), 42);
+        assert_eq!(tools.len(), 45);
         for tool in tools {
             let name = &tool.name;
             assert_eq!(tool.input["type"], "object", "{name}");
@@ -90,7 +94,10 @@ mod tests {
 
     #[test]
     fn the_names_are_the_contracts() {
-        let mut wanted: BTreeSet<String> = ["add_task", "complete_task"].map(str::to_owned).into();
+        let mut wanted: BTreeSet<String> =
+            ["add_task", "batch_workspace", "complete_task", "search_workspace", "workspace_stats"]
+                .map(str::to_owned)
+                .into();
         for (kind, plural) in [
             ("note", "notes"),
             ("task", "tasks"),
