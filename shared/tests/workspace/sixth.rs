@@ -76,13 +76,16 @@ async fn a_sixth_entity_gets_its_tools() {
         names,
         [
             "archive_recipe",
+            "batch_workspace",
             "create_recipe",
             "delete_recipe",
             "get_recipe",
             "list_recipes",
             "patch_recipe",
             "process_recipe",
-            "update_recipe"
+            "search_workspace",
+            "update_recipe",
+            "workspace_stats"
         ]
     );
     let world = World::new().await;

@@ -245,14 +245,14 @@ fn effects_and_resources_are_truthful() {
     for tool in workspace::tools() {
         let (verb, kind) = tool.name.split_once('_').unwrap();
         let effect = match verb {
-            "list" | "get" => Effect::Read,
+            "list" | "get" | "search" | "workspace" => Effect::Read,
             "add" | "create" => Effect::Write,
-            "delete" => Effect::Destructive,
+            "delete" | "batch" => Effect::Destructive,
             _ => Effect::IdempotentWrite,
         };
         assert_eq!(tool.effect, effect, "{}", tool.name);
         let resource = |arguments: Value| tool.resource.as_ref().and_then(|resource| resource(&arguments));
-        if ["list", "add", "create"].contains(&verb) {
+        if ["list", "add", "create", "search", "workspace", "batch"].contains(&verb) {
             assert_eq!(resource(json!({"id": 3, "title": "x"})), None);
         } else {
             for id in [json!(3), json!("3")] {
@@ -264,4 +264,46 @@ fn effects_and_resources_are_truthful() {
     }
     let complete = tool("complete_task").resource.unwrap();
     assert_eq!(complete(&json!({"task_id": 3})).as_deref(), Some("task:3"));
+}
+
+#[tokio::test]
+async fn what_works_across_kinds() {
+    let world = World::new().await;
+    let operations = json!([
+        {"op": "create", "entity": "task", "payload": {"title": "Oil the gate"}},
+        {"op": "process", "entity": "task", "uid": "$0", "action": "complete"},
+        {"op": "create", "entity": "note", "payload": {"content": "The gate squeaks"}},
+    ]);
+    let done = world.call("batch_workspace", json!({"operations": operations})).await;
+    assert_eq!(done["results"][1]["item"]["payload"]["status"], "done");
+    let found =
+        world.call("search_workspace", json!({"query": "gate", "kinds": ["task"], "limit": "5"})).await;
+    assert!(found["results"][0]["snippet"].as_str().unwrap().contains("<mark>gate</mark>"), "{found}");
+    assert_eq!(found["results"].as_array().unwrap().len(), 1);
+    let stats = world.call("workspace_stats", json!({})).await;
+    assert_eq!(stats["kinds"]["task"]["byStatus"], json!({"done": 1}));
+    for (tool, arguments, sentence) in [
+        ("search_workspace", json!({}), "query is required"),
+        ("search_workspace", json!({"query": "x", "kinds": ["dog"]}), "kinds[0] must be one of"),
+        ("workspace_stats", json!({"x": 1}), "x is not"),
+        ("batch_workspace", json!({"operations": []}), "operations must be 1 to 500"),
+        (
+            "batch_workspace",
+            json!({"operations": [{"op": "fly", "entity": "note"}]}),
+            "operations[0].op must be one of",
+        ),
+        (
+            "batch_workspace",
+            json!({"operations": [
+                {"op": "create", "entity": "note", "payload": {"title": "never"}},
+                {"op": "delete", "entity": "task", "id": 77},
+            ]}),
+            "there is no task 77 (operation 1; nothing was carried out)",
+        ),
+    ] {
+        let refused = world.refused(tool, arguments).await;
+        assert!(refused.starts_with(sentence), "{tool}: {refused}");
+    }
+    let stats = world.call("workspace_stats", json!({})).await;
+    assert_eq!(stats["kinds"]["note"]["total"], 1);
 }
