@@ -103,7 +103,8 @@ as $$
   with due as (
     update changes set to_index = false where (tenant_id, xid, seq) in (
       select tenant_id, xid, seq from changes
-      where to_index and (p_tenant is null or tenant_id = p_tenant)
+      where to_index and tenant_id >= coalesce(p_tenant, '00000000-0000-0000-0000-000000000000')
+        and tenant_id <= coalesce(p_tenant, 'ffffffff-ffff-ffff-ffff-ffffffffffff')
       order by tenant_id, xid, seq limit p_most for update skip locked)
     returning tenant_id, kind, uid
   ), indexed as (
@@ -112,6 +113,7 @@ as $$
     from (select distinct tenant_id, kind, uid from due) d
     join items i on i.tenant_id = d.tenant_id and i.kind = d.kind and i.uid = d.uid
     where i.deleted_at is null
+    order by i.tenant_id, i.uid, i.kind
     on conflict (tenant_id, uid, kind) do update
       set status = excluded.status, archived = excluded.archived, words = excluded.words
   )
