@@ -60,8 +60,7 @@ pub(crate) async fn answer(
     span.record("route", path.get(..256).unwrap_or(path));
     request.extensions_mut().insert(RequestId(id.clone()));
     let work = routed(router, request).instrument(span.clone());
-    let mut response =
-        if method.is_safe() || ends_with_its_client { work.await } else { to_its_end(work).await };
+    let mut response = if ends_with_its_client { work.await } else { to_its_end(work).await };
     let _entered = span.enter();
     let failed = error::complete(&mut response, &id);
     log(&response, started, failed, quiet);
@@ -76,8 +75,9 @@ pub(crate) async fn answer(
     Ok(response)
 }
 
-/// What changes something goes on when its client goes away: dropped between a commit and its bell, it would leave
-/// others waiting for their slow timers.
+/// A request goes on when its client goes away: dropped between a commit and its bell, it would leave others waiting for
+/// their slow timers; dropped in a BEGIN or a COMMIT, its connection would go back to the pool in an open transaction, or
+/// with a ROLLBACK that no transaction is there for.
 async fn to_its_end(work: impl Future<Output = Response> + Send + 'static) -> Response {
     match tokio::spawn(work).await {
         Ok(response) => response,

@@ -19,13 +19,16 @@ use crate::{error, openapi, routes, state::App};
 pub(crate) fn build(config: &Config, entities: &'static [EntityDef]) -> (Router<App>, OpenApi) {
     let (router, description) = described(entities);
     let shown = openapi::show(&description);
-    let router = router
-        .merge(shown)
+    (finished(router.merge(shown), config), description)
+}
+
+/// What holds for every route, also for those that are not there.
+fn finished(router: Router<App>, config: &Config) -> Router<App> {
+    router
         .fallback(error::no_route)
         .method_not_allowed_fallback(error::no_method)
         .layer(CatchPanicLayer::custom(error::panicked))
-        .layer(cors(config));
-    (router, description)
+        .layer(cors(config))
 }
 
 /// The description alone.
@@ -91,4 +94,43 @@ fn cors(config: &Config) -> CorsLayer {
     }
     let origins = config.cors_origins.iter().filter_map(|origin| HeaderValue::from_str(origin).ok());
     layer.allow_origin(AllowOrigin::list(origins))
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::{body::Body, routing::get};
+    use http::{Request, StatusCode};
+    use shared::testing::TestDb;
+
+    use super::*;
+
+    #[expect(clippy::unused_async, reason = "a handler is asynchronous")]
+    async fn panics() {
+        panic!("the password is hunter2");
+    }
+
+    #[tokio::test]
+    async fn a_handler_that_panics_answers_500_in_the_one_shape() {
+        let db = TestDb::new().await;
+        let variables = [
+            ("APP_ENV", "test"),
+            ("APP_PORT", "0"),
+            ("DB_URL", &db.app_url),
+            ("DB_ENGINE_URL", &db.engine_url),
+        ];
+        let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+        let running = crate::start(Config::from_vars(&variables).unwrap()).await.unwrap();
+        let app = running.app();
+        let router = finished(Router::new().route("/panics", get(panics)), &app.config);
+        let request = Request::get("/panics").header("X-Request-ID", "r1").body(Body::empty()).unwrap();
+        let answered =
+            crate::request::answer(app.clone(), router.with_state(app.clone()), request).await.unwrap();
+        assert_eq!(answered.status(), StatusCode::INTERNAL_SERVER_ERROR);
+        assert_eq!(answered.headers()["x-request-id"], "r1");
+        let body = axum::body::to_bytes(answered.into_body(), 4096).await.unwrap();
+        let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!((&body["error"], &body["requestId"]), (&"APP-5XX".into(), &"r1".into()));
+        assert!(!body.to_string().contains("hunter2"), "{body}");
+        running.stop().await;
+    }
 }

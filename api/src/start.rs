@@ -110,6 +110,12 @@ impl Running {
         self.app.callers.sign_ins().hashes_made()
     }
 
+    /// What its handlers reach.
+    #[cfg(test)]
+    pub(crate) fn app(&self) -> &App {
+        &self.app
+    }
+
     /// Stops: streams are told to reconnect, requests under way are answered, for at most `DRAIN_SECONDS`.
     pub async fn stop(self) {
         self.ending.draining.cancel();

@@ -88,6 +88,31 @@ async fn without_a_database_the_process_lives_and_streams_do_not_answer() {
 }
 
 #[tokio::test]
+async fn clients_that_go_away_leave_no_transaction_open() {
+    let app = TestApp::start().await;
+    let job = app.chat(MEMBER).await["jobId"].as_str().unwrap().to_owned();
+    let mut herd = tokio::task::JoinSet::new();
+    for number in 0..400_u64 {
+        let request = app.request(Method::GET, &format!("/jobs/{job}")).header("X-API-Key", MEMBER);
+        // Each gives up at another moment of what the server does for it.
+        herd.spawn(tokio::time::timeout(Duration::from_micros(number * 50), request.send()));
+    }
+    while herd.join_next().await.is_some() {}
+    assert_eq!(app.get(MEMBER, &format!("/jobs/{job}")).await.status, StatusCode::OK);
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(5);
+    loop {
+        // Nothing is under way, so nothing may be in a transaction.
+        let open = "select count(*) from pg_stat_activity where datname = current_database() \
+                    and state like 'idle in transaction%'";
+        let open: i64 = sqlx::query_scalar(open).fetch_one(&app.db.admin()).await.unwrap();
+        if open == 0 {
+            return;
+        }
+        assert!(tokio::time::Instant::now() < deadline, "{open} transactions are open");
+    }
+}
+
+#[tokio::test]
 async fn a_stop_answers_who_waits() {
     let app = TestApp::start().await;
     let waiting = app.request(Method::POST, "/chat").header("X-API-Key", MEMBER).header("Prefer", "wait=30");

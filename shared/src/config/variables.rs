@@ -94,7 +94,7 @@ groups! {
         TURN_MAX_ATTEMPTS = "3", "How many failed attempts make a turn dead.";
         TURN_RETRY_BASE_MS = "1000", "The pause before the second attempt; it doubles each time.";
         TURN_MAX_STEPS = "16", "The most model replies in one turn.";
-        TURN_TIME_BUDGET_SECONDS = "600", "The most time that a turn may run, in one go; waiting in line or for a person does not count.";
+        TURN_TIME_BUDGET_SECONDS = "600", "The most time that a turn may run, over all its attempts; waiting in line or for a person does not count.";
         TURN_TOKEN_BUDGET = "200000", "The most tokens, input and output together, that a turn may use.";
         TURN_COST_BUDGET_MICROS = "0", "The most that a turn may cost, in millionths of a dollar; 0 is no limit.";
         APPROVAL_TIMEOUT_SECONDS = "3600", "How long a tool call waits for a person; after that it counts as denied.";

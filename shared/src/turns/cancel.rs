@@ -35,34 +35,49 @@ pub(super) struct Ended {
     pub(super) freed: bool,
 }
 
+/// What asking a turn to stop came to.
+enum Cancelling {
+    IsOver,
+    /// A worker has to be told.
+    Runs(ConversationId),
+    Ended(Option<Ended>),
+}
+
 impl Turns {
     /// Stops a queued, running or parked turn within a second; a finished one is answered unchanged [T4].
     ///
     /// # Errors
     /// 404 when the caller has no such turn.
     pub async fn cancel(&self, actor: &Actor, turn: TurnId, reason: &str) -> Result<Turn> {
+        match super::run_again(|| self.try_cancel(actor, turn, reason)).await? {
+            Cancelling::IsOver => {}
+            Cancelling::Runs(conversation) => {
+                self.bell.ring(Ring::Cancel(turn));
+                if !self.ended_within(actor, turn, WORKER_GRACE).await {
+                    self.end(actor, conversation, turn, Ending::cancelled(reason)).await?;
+                }
+            }
+            Cancelling::Ended(ended) => self.after_end(actor, turn, ended).await,
+        }
+        self.get(actor, turn).await
+    }
+
+    async fn try_cancel(&self, actor: &Actor, turn: TurnId, reason: &str) -> Result<Cancelling> {
         let mut tx = self.tenants.begin(actor).await?;
         let conversation =
             store::conversation_of(&mut tx, turn).await?.ok_or_else(super::reading::unknown)?;
         store::lock_conversation(&mut tx, conversation).await?;
         let state = store::lock_state(&mut tx, turn).await?.ok_or_else(super::reading::unknown)?;
-        if Status::of_state(&state).is_terminal() {
-            tx.commit().await?;
-            return self.get(actor, turn).await;
-        }
-        if state == "running" {
+        let done = if Status::of_state(&state).is_terminal() {
+            Cancelling::IsOver
+        } else if state == "running" {
             store::request_cancel(&mut tx, turn, reason).await?;
-            tx.commit().await?;
-            self.bell.ring(Ring::Cancel(turn));
-            if !self.ended_within(actor, turn, WORKER_GRACE).await {
-                self.end(actor, conversation, turn, Ending::cancelled(reason)).await?;
-            }
-            return self.get(actor, turn).await;
-        }
-        let ended = end_unleased(&mut tx, turn, Ending::cancelled(reason)).await?;
+            Cancelling::Runs(conversation)
+        } else {
+            Cancelling::Ended(end_unleased(&mut tx, turn, Ending::cancelled(reason)).await?)
+        };
         tx.commit().await?;
-        self.after_end(actor, turn, ended).await;
-        self.get(actor, turn).await
+        Ok(done)
     }
 
     /// Ends a turn whoever holds it; false when it had ended already.
@@ -76,10 +91,15 @@ impl Turns {
         turn: TurnId,
         ending: Ending,
     ) -> Result<bool> {
-        let mut tx = self.tenants.begin(actor).await?;
-        store::lock_conversation(&mut tx, conversation).await?;
-        let ended = end_unleased(&mut tx, turn, ending).await?;
-        tx.commit().await?;
+        let ending = &ending;
+        let ended = super::run_again(|| async move {
+            let mut tx = self.tenants.begin(actor).await?;
+            store::lock_conversation(&mut tx, conversation).await?;
+            let ended = end_unleased(&mut tx, turn, ending.clone()).await?;
+            tx.commit().await?;
+            Ok(ended)
+        });
+        let ended = ended.await?;
         let written = ended.is_some();
         self.after_end(actor, turn, ended).await;
         Ok(written)
@@ -88,6 +108,7 @@ impl Turns {
     pub(super) async fn after_end(&self, actor: &Actor, turn: TurnId, ended: Option<Ended>) {
         let Some(ended) = ended else { return };
         self.ring_events(actor.tenant, turn, ended.tail);
+        self.ledger.correct(actor.tenant, turn);
         if ended.ready {
             self.bell.ring(Ring::Work);
         }
@@ -148,12 +169,17 @@ async fn end_held(tx: &mut TenantTx, held: store::Held, ending: Ending) -> Resul
     events.extend(ending.events(seq, &held.request_id, usage));
     let reply = if keeps_text { transcript.text() } else { transcript.text_until(held.last_step_seq) };
     let message = if keeps_text { unfinished } else { String::new() };
+    // What parts it from the text of the step before is no part of the message.
+    let message = match transcript.text_until(held.last_step_seq).is_empty() {
+        true => message.as_str(),
+        false => message.strip_prefix("\n\n").unwrap_or(&message),
+    };
     let message_id = match message.is_empty() {
         true => 0,
         false => tx.next_id("chat_message").await?,
     };
     let tail = events.last().map_or(0, |event| event.seq);
-    store::end(tx, &held, &ending, &reply, &message, message_id, &events).await?;
+    store::end(tx, &held, &ending, &reply, message, message_id, &events).await?;
     let chat = store::lock_conversation(tx, held.conversation).await?;
     let place = Place { chat, turn_no: held.turn_no, user: held.user_id };
     journal::close_open_calls(tx, turn, &place).await?;

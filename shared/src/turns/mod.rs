@@ -148,7 +148,19 @@ impl Turns {
     }
 }
 
-/// Runs a transaction again when Postgres asks for it (deadlock, serialisation failure): nothing of it was kept.
+/// Runs a transaction again for as long as Postgres asks for it: nothing of it was kept.
+async fn run_again<T, F: Future<Output = crate::Result<T>>>(
+    mut transaction: impl FnMut() -> F,
+) -> crate::Result<T> {
+    loop {
+        match transaction().await {
+            Err(error) if asks_to_run_again(&error) => {}
+            other => return other,
+        }
+    }
+}
+
+/// Whether Postgres wants a transaction to be run again (deadlock, serialisation failure).
 pub(crate) fn asks_to_run_again(error: &crate::Error) -> bool {
     matches!(error.database(), Some(sqlx::Error::Database(database))
         if matches!(database.code().as_deref(), Some("40001" | "40P01")))

@@ -351,6 +351,7 @@ impl Turns {
         }
         for (ended, tail) in &after.ended {
             self.ring_events(actor.tenant, *ended, *tail);
+            self.ledger.correct(actor.tenant, *ended);
         }
         if after.waiting || !after.ended.is_empty() {
             self.second_look.ask(actor.tenant);

@@ -376,6 +376,8 @@ pub(super) async fn end(
          )
          update turns set state = $7, slot = null, process_id = null, reply = $8, error = $9, input_tokens = $10,
                 output_tokens = $11, cancel_reason = coalesce($12, cancel_reason), session_tokens = (select tokens_total from session),
+                model = (select c.provider || ':' || c.model from model_calls c where c.tenant_id = $1 and c.turn_id = $2
+                         order by c.sent_at desc limit 1),
                 warnings = warnings || $13, finished_at = clock_timestamp()
          where tenant_id = $1 and id = $2",
     )

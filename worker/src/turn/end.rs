@@ -86,6 +86,9 @@ impl Attempt {
         };
         match self.engine.turns.finish(&self.claimed, &finished).await {
             Ok(true) => {
+                if !self.claimed.is_fresh() {
+                    self.engine.turns.correct_totals(&self.claimed);
+                }
                 let duration = (chrono::Utc::now() - self.claimed.created_at).num_milliseconds();
                 tracing::info!(
                     turn_id = %self.claimed.lease.turn, request_id = %self.claimed.request_id, tenant_id = %self.claimed.actor.tenant,
@@ -103,6 +106,7 @@ impl Attempt {
 /// Gives a turn back unfinished, or lets go of one that is somebody else's.
 pub(super) async fn give_back(engine: &Engine, claimed: &Claimed, log: &TurnLog, stop: Stop) {
     let turn_id = claimed.lease.turn;
+    engine.turns.correct_totals(claimed);
     let released = match stop {
         Stop::Fenced => {
             tracing::warn!(turn_id = %turn_id, "the turn belongs to another process now; nothing more is written here");

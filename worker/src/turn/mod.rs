@@ -140,8 +140,8 @@ impl Attempt {
         signals: Signals,
         mut context: Context,
     ) -> Self {
-        // From the claim on: a turn that waited in line, or an hour for a person, has not run for all that time.
-        let deadline = Instant::now() + engine.settings.turn_time_budget;
+        // What waited in line, or an hour for a person, has not run for all that time.
+        let deadline = Instant::now() + engine.settings.turn_time_budget.saturating_sub(claimed.ran);
         let messages =
             prompt::history(&std::mem::take(&mut context.history), engine.settings.context_budget_tokens);
         let (step, open) = newest(&context.steps);

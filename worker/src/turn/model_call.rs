@@ -115,9 +115,17 @@ impl Attempt {
         // Out of contact for long, somebody else may hold the turn by now: ask nobody on its behalf.
         self.interruptible(self.engine.contact.regained()).await.map_err(Asked::Stop)?;
         let estimate = estimate(request);
+        let call = ModelCallId::generate();
         let opened =
-            self.engine.turns.open_model_call(&self.claimed, id.provider.as_str(), &id.name, estimate).await;
-        let call = opened.map_err(|error| Asked::Stop(Stop::Failed(error)))?;
+            self.engine.turns.open_model_call(&self.claimed, call, id.provider.as_str(), &id.name, estimate);
+        match self.interruptible(opened).await {
+            Ok(opened) => opened.map_err(|error| Asked::Stop(Stop::Failed(error)))?,
+            // The row will be written when the database is back, and nothing was sent.
+            Err(stop) => {
+                self.settle(model, call, "stopped", Usage::default(), true);
+                return Err(Asked::Stop(stop));
+            }
+        }
         let mut stream = model.stream(request.clone());
         let mut usage = None;
         let interrupted = self.interrupted();
@@ -170,8 +178,10 @@ impl Attempt {
             }
         };
         self.settle(model, call, outcome, used, estimated);
+        if matches!(ended, Ok(_) | Err(Asked::Stop(_))) {
+            self.model = Some(id.to_string());
+        }
         let reply = ended?;
-        self.model = Some(id.to_string());
         if used.input * 10 > self.engine.settings.context_budget_tokens * 8 {
             let detail = format!(
                 "the last request had {} tokens, over 80 % of the context budget of {}",
@@ -195,12 +205,13 @@ impl Attempt {
         self.used.input += usage.input;
         self.used.output += usage.output;
         self.spent_micros += cost_micros;
-        let (engine, claimed) = (Arc::clone(&self.engine), self.claimed.clone());
+        let turn = self.claimed.lease.turn;
+        let settled = Settled { outcome, usage, estimated, cost_micros };
+        let settling = self.engine.turns.settle_model_call(&self.claimed, call, settled);
         // Beside the turn: what was used is used, whatever becomes of the turn.
         self.engine.tasks.spawn(async move {
-            let settled = Settled { outcome, usage, estimated, cost_micros };
-            if let Err(error) = engine.turns.settle_model_call(&claimed, call, settled).await {
-                tracing::error!(turn_id = %claimed.lease.turn, error = %error, "a model call was not settled; its row keeps the estimate");
+            if let Err(error) = settling.await {
+                tracing::error!(turn_id = %turn, error = %error, "a model call was not settled; its row keeps the estimate");
             }
         });
     }

@@ -43,7 +43,7 @@ pub(super) fn history(stored: &[HistoryMessage], budget_tokens: i64) -> Vec<Mode
     let mut stored = stored.get(from..).unwrap_or_default().iter().peekable();
     while let Some(message) = stored.next() {
         match message.role.as_str() {
-            "user" => messages.push(ModelMessage::User { text: message.content.clone() }),
+            "user" => push_user(&mut messages, &message.content),
             "assistant" => {
                 messages.push(ModelMessage::Assistant {
                     text: message.content.clone(),
@@ -71,6 +71,19 @@ pub(super) fn history(stored: &[HistoryMessage], budget_tokens: i64) -> Vec<Mode
         }
     }
     messages
+}
+
+/// A turn that died or failed leaves a person's message without a reply. Not every provider takes two in a row, and a
+/// retry repeats the very same one, which the model would do twice.
+fn push_user(messages: &mut Vec<ModelMessage>, content: &str) {
+    match messages.last_mut() {
+        Some(ModelMessage::User { text }) if text == content => {}
+        Some(ModelMessage::User { text }) => {
+            text.push_str("\n\n");
+            text.push_str(content);
+        }
+        _ => messages.push(ModelMessage::User { text: content.to_owned() }),
+    }
 }
 
 fn stored_call(id: &str, tool: &str, args: &Value) -> ToolCall {

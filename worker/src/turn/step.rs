@@ -10,6 +10,9 @@ use shared::{
 
 use super::{Attempt, Stop, from_log, prompt};
 
+/// Bytes of text in one event; what a model sends in a larger piece becomes several.
+const LONGEST_PIECE: usize = 10 * 1024;
+
 impl Attempt {
     /// Tells clients that an attempt goes on where another ended, unless nothing came between.
     pub(super) async fn announce(&mut self) -> Result<(), Stop> {
@@ -37,7 +40,14 @@ impl Attempt {
             self.append_token("\n\n").await?;
             self.message_text = self.text.len();
         }
-        self.append_token(piece).await
+        // One event holds 64 KiB of JSON, and a letter takes up to six bytes there.
+        let mut rest = piece;
+        while rest.len() > LONGEST_PIECE {
+            let (piece, after) = rest.split_at(rest.floor_char_boundary(LONGEST_PIECE));
+            self.append_token(piece).await?;
+            rest = after;
+        }
+        self.append_token(rest).await
     }
 
     async fn append_token(&mut self, piece: &str) -> Result<(), Stop> {

@@ -104,3 +104,27 @@ async fn a_wait_for_a_turn_that_is_cancelled_is_a_conflict() -> Result<()> {
     })
     .await
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_turn_whose_worker_stands_still_keeps_its_text_and_its_model() -> Result<()> {
+    run(processes().env("TURN_LEASE_SECONDS", "30"), async |stack| {
+        let client = stack.client(0);
+        let posted =
+            client.accept(&Chat::new("[[tool:list_tasks {}]][[next]][[tokens:8]][[gate:half]]")).await?;
+        ensure!(stack.model().gate("half").reached(1, SOON).await, "the model was not asked");
+        stack.database.until(&posted.job, SOON, |turn| turn.tokens >= 4).await?;
+        stack.workers[0].real().signal("STOP")?;
+        let answer = client.cancel(&posted.job).await?;
+        ensure_eq!(answer.status, 200, "{}", answer.body);
+        let job = client.job(&posted.job).await?;
+        ensure_eq!(job["status"], "cancelled", "{job}");
+        ensure_eq!(job["meta"]["model"], "anthropic:fake-1", "{job}");
+        stack.workers[0].real().signal("CONT")?;
+        client.accept(&Chat::new("go on").session(&posted.session).wait(10)).await?;
+        let asked = stack.model().received();
+        let last = String::from_utf8_lossy(&asked.last().unwrap().body).into_owned();
+        ensure!(last.contains("\"t0 t1 t2 t3"), "the text so far begins with something else: {last}");
+        stack.check_as(harness::oracle::Expectations { succeeded: 0.5, ..Default::default() }).await
+    })
+    .await
+}

@@ -148,3 +148,36 @@ async fn a_fallback_answers_when_the_first_model_does_not() -> Result<()> {
     })
     .await
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_piece_that_no_event_can_hold_becomes_several() -> Result<()> {
+    run(here(), async |stack| {
+        let client = stack.client(0);
+        // Letters that JSON writes with six, and some that take four bytes.
+        let text = format!("{}{}", "\u{1}".repeat(40_000), "\u{1f980}".repeat(20_000));
+        stack.model().push(Script::new().text(text.clone()));
+        let posted = client.accept(&Chat::new("a lot at once").wait(20)).await?;
+        ensure_eq!(posted.answer.status, 200, "{}", posted.answer.status);
+        ensure!(posted.answer.json()["reply"] == text.as_str(), "the reply is another");
+        stack.check().await
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_value_that_the_database_refuses_is_told_to_the_model() -> Result<()> {
+    run(here(), async |stack| {
+        let client = stack.client(0);
+        // Before the first day that Postgres knows.
+        stack.model().push(Script::new().call("add_task", r#"{"title":"dig","due_date":"-8000-01-01"}"#));
+        stack.model().push(Script::new().text("that was too long ago"));
+        let posted = client.accept(&Chat::new("plan it").wait(20)).await?;
+        let view = client.job(&posted.job).await?;
+        ensure_eq!((&view["status"], &view["attempts"]), (&"succeeded".into(), &1.into()), "{view}");
+        let asked = stack.model().received();
+        let last = String::from_utf8_lossy(&asked.last().unwrap().body).into_owned();
+        ensure!(last.contains("out of range"), "the model was not told: {last}");
+        stack.check().await
+    })
+    .await
+}

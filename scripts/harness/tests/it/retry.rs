@@ -76,3 +76,42 @@ async fn a_model_that_calls_tools_for_ever_is_stopped() -> Result<()> {
     })
     .await
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_time_budget_is_the_sum_of_all_attempts() -> Result<()> {
+    let stack = here().env("MODEL_RETRIES", "0").env("TURN_MAX_ATTEMPTS", "50");
+    run(stack.env("MODEL_IDLE_TIMEOUT_SECONDS", "0.6").env("TURN_TIME_BUDGET_SECONDS", "2"), async |stack| {
+        let client = stack.client(0);
+        // No attempt takes as long as the budget, and all of them would take half a minute.
+        let posted = client.accept(&Chat::new("please [[always:stall]]")).await?;
+        let view = client.until(&posted.job, &["failed", "dead"], SOON).await?;
+        ensure_eq!(view["status"], "failed", "{view}");
+        ensure_eq!(view["error"]["error"], "MODEL-BUDGET", "{view}");
+        ensure!((2..=5).contains(&view["attempts"].as_i64().unwrap()), "{view}");
+        stack.check_as(Expectations { succeeded: 0.0, ..Default::default() }).await
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_model_is_not_told_twice_what_a_retry_repeats() -> Result<()> {
+    run(here().env("MODEL_RETRIES", "0").env("TURN_MAX_ATTEMPTS", "1"), async |stack| {
+        let client = stack.client(0);
+        let dead = client.accept(&Chat::new("please [[always:500]]")).await?;
+        client.until(&dead.job, &["dead"], SOON).await?;
+        let other = client.accept(&Chat::new("and this [[always:500]]").session(&dead.session)).await?;
+        client.until(&other.job, &["dead"], SOON).await?;
+        stack.model().rule(|_| Some(harness::fakes::model::Script::new().text("better now")));
+        let retried = client.retry(&other.job).await?.json()["jobId"].as_str().unwrap_or_default().to_owned();
+        client.until(&retried, &["succeeded"], SOON).await?;
+        let asked = stack.model().received();
+        let body: serde_json::Value = serde_json::from_slice(&asked.last().unwrap().body)?;
+        let messages = body["messages"].as_array().map(Vec::len);
+        ensure_eq!(messages, Some(1), "messages in a row: {body}");
+        let text = body.to_string();
+        ensure_eq!(text.matches("please").count(), 1, "{text}");
+        ensure_eq!(text.matches("and this").count(), 1, "{text}");
+        stack.check_as(Expectations { succeeded: 0.3, ..Default::default() }).await
+    })
+    .await
+}

@@ -57,6 +57,23 @@ impl Turns {
         reason: Option<&str>,
         idempotency: Option<&IdempotencyKey>,
     ) -> Result<Turn> {
+        let decided = Decided { decision, reason, by: Some(actor.user) };
+        let decided = &decided;
+        let state = super::run_again(|| self.try_decide(actor, turn, call_id, decided, idempotency)).await?;
+        self.ring_decided(actor, state.as_deref());
+        self.get(actor, turn).await
+    }
+
+    /// Answers the turn's new state, if this let it go on.
+    async fn try_decide(
+        &self,
+        actor: &Actor,
+        turn: TurnId,
+        call_id: &str,
+        decided: &Decided<'_>,
+        idempotency: Option<&IdempotencyKey>,
+    ) -> Result<Option<String>> {
+        let decision = decided.decision;
         let mut tx = self.tenants.begin(actor).await?;
         if let Some(key) = idempotency
             && !turn_store::claim_key(&mut tx, key, turn).await?
@@ -64,7 +81,7 @@ impl Turns {
             let former = turn_store::key_owner(&mut tx, key).await?;
             tx.rollback().await?;
             return match former {
-                Some((_, hash)) if hash == key.body_hash => self.get(actor, turn).await,
+                Some((_, hash)) if hash == key.body_hash => Ok(None),
                 _ => Err(Error::conflict("this Idempotency-Key was used with another body")),
             };
         }
@@ -78,7 +95,7 @@ impl Turns {
         if let Some(former) = approval.decision {
             if former == decision.as_str() {
                 tx.commit().await?;
-                return self.get(actor, turn).await;
+                return Ok(None);
             }
             // Rolled back with its idempotency key: a refusal is not what a repetition gets instead of an answer.
             return Err(Error::conflict(format!("the call was decided already: {former}")));
@@ -90,12 +107,10 @@ impl Turns {
         if approval.expired {
             return Err(Error::conflict("the time for this approval has passed; it counts as a denial"));
         }
-        let decided = Decided { decision, reason, by: Some(actor.user) };
-        store::decide(&mut tx, turn, call_id, &decided).await?;
-        let ready = self.go_on(&mut tx, turn).await?;
+        store::decide(&mut tx, turn, call_id, decided).await?;
+        let state = self.go_on(&mut tx, turn).await?;
         tx.commit().await?;
-        self.ring_decided(actor, ready.as_deref());
-        self.get(actor, turn).await
+        Ok(state)
     }
 
     /// Denies every open call of a parked turn, whose conversation the transaction holds; answers its new state.
@@ -112,17 +127,22 @@ impl Turns {
 
     /// Lets approvals whose time has passed count as denials.
     pub(super) async fn expire(&self, actor: &Actor, turn: TurnId) -> Result<()> {
+        let state = super::run_again(|| self.try_expire(actor, turn)).await?;
+        self.ring_decided(actor, state.as_deref());
+        Ok(())
+    }
+
+    async fn try_expire(&self, actor: &Actor, turn: TurnId) -> Result<Option<String>> {
         let mut tx = self.tenants.begin(actor).await?;
-        let Some(conversation) = turn_store::conversation_of(&mut tx, turn).await? else { return Ok(()) };
+        let Some(conversation) = turn_store::conversation_of(&mut tx, turn).await? else { return Ok(None) };
         turn_store::lock_conversation(&mut tx, conversation).await?;
         if turn_store::lock_state(&mut tx, turn).await?.as_deref() != Some("awaiting_approval") {
-            return Ok(());
+            return Ok(None);
         }
         store::expire(&mut tx, turn).await?;
-        let ready = self.go_on(&mut tx, turn).await?;
+        let state = self.go_on(&mut tx, turn).await?;
         tx.commit().await?;
-        self.ring_decided(actor, ready.as_deref());
-        Ok(())
+        Ok(state)
     }
 
     /// Unparks the turn when nothing is open any more; answers its new state.

@@ -45,6 +45,8 @@ pub struct Claimed {
     pub attempts: i64,
     pub max_attempts: i64,
     pub takeovers: i64,
+    /// How long earlier attempts ran, all together.
+    pub ran: Duration,
     /// The last event in the log.
     pub last_seq: i64,
     /// Where this attempt's ids start.
@@ -65,7 +67,7 @@ impl Claimed {
     /// Nobody ran this turn before: it has no steps.
     #[must_use]
     pub fn is_fresh(&self) -> bool {
-        self.last_seq <= 1 && !self.taken && self.attempts == 0
+        self.last_seq <= 1 && !self.taken && self.ran.is_zero()
     }
 }
 

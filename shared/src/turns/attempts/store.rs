@@ -60,7 +60,7 @@ pub(super) async fn claim(engine: &PgPool, process: ProcessId, claiming: Claimin
            from picked p where t.tenant_id = p.tenant_id and t.id = p.id
            returning t.tenant_id, t.id, t.lease, t.user_id, t.conversation_id, t.session_id, t.turn_no, t.slot, t.attempts,
                      t.max_attempts, t.takeovers, t.cancel_requested_at, t.cancel_reason, t.request_id, t.force_refresh,
-                     t.created_at, p.lease is not null as taken, p.started_at is not null as ran_before
+                     t.created_at, t.ran_ms, p.lease is not null as taken, p.started_at is not null as ran_before
          )
          select c.*, v.chat_uid, (extract(epoch from clock_timestamp() - c.created_at) * 1000)::bigint as elapsed_ms
          from claimed c
@@ -116,6 +116,7 @@ fn claimed(row: &PgRow, tails: &HashMap<TurnId, i64>) -> Result<Claimed, sqlx::E
         attempts: row.try_get("attempts")?,
         max_attempts: row.try_get("max_attempts")?,
         takeovers: row.try_get("takeovers")?,
+        ran: Duration::from_millis(u64::try_from(row.try_get::<i64, _>("ran_ms")?).unwrap_or(0)),
         last_seq,
         next_seq: if taken { (last_seq + 1).max((elapsed_ms << 12) + 1) } else { last_seq + 1 },
         taken,

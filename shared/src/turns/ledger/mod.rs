@@ -43,6 +43,8 @@ struct Opened {
 enum Entry {
     Open(Opened),
     Settle(TenantId, ModelCallId, Settled),
+    /// Bring the totals of an ended turn in line with its calls.
+    Correct(TenantId, TurnId),
 }
 
 type Ack = oneshot::Sender<Result<(), String>>;
@@ -58,27 +60,40 @@ impl Ledger {
         Self(entries)
     }
 
-    async fn enter(&self, entry: Entry) -> Result<()> {
+    /// Entered when this returns, written when its future is done.
+    fn enter(&self, entry: Entry) -> impl Future<Output = Result<()>> + Send + use<> {
         let (ack, written) = oneshot::channel();
-        let ended = || Error::internal("the ledger's task has ended");
-        self.0.send((entry, ack)).map_err(|_| ended())?;
-        written.await.map_err(|_| ended())?.map_err(Error::internal)
+        let entered = self.0.send((entry, ack));
+        async move {
+            let ended = || Error::internal("the ledger's task has ended");
+            entered.map_err(|_| ended())?;
+            written.await.map_err(|_| ended())?.map_err(Error::internal)
+        }
+    }
+
+    /// Brings the totals of a turn, if it has ended, in line with its calls, after all that was entered before. Whoever
+    /// ends a turn that somebody else may still settle a call of asks for it, and so does whoever settles without
+    /// holding the turn: the later of the two sees both.
+    pub(super) fn correct(&self, tenant: TenantId, turn: TurnId) {
+        // Nobody waits for it.
+        drop(self.enter(Entry::Correct(tenant, turn)));
     }
 }
 
 impl Turns {
-    /// Writes down a model call before it is sent; `input_tokens` is an estimate until the call is settled.
+    /// Writes down a model call before it is sent; `input_tokens` is an estimate until the call is settled. While the
+    /// database is away this waits; whoever stops waiting must settle the call, as it will be written all the same.
     ///
     /// # Errors
     /// The database's.
     pub async fn open_model_call(
         &self,
         claimed: &Claimed,
+        id: ModelCallId,
         provider: &str,
         model: &str,
         input_tokens: i64,
-    ) -> Result<ModelCallId> {
-        let id = ModelCallId::generate();
+    ) -> Result<()> {
         let opened = Opened {
             tenant: claimed.lease.tenant,
             id,
@@ -88,21 +103,25 @@ impl Turns {
             model: model.to_owned(),
             input_tokens,
         };
-        self.ledger.enter(Entry::Open(opened)).await?;
-        Ok(id)
+        self.ledger.enter(Entry::Open(opened)).await
     }
 
-    /// Settles a model call.
+    /// Settles a model call; it is on its way when this returns.
     ///
     /// # Errors
     /// The database's, after it was away for long; the row keeps its estimate then.
-    pub async fn settle_model_call(
+    pub fn settle_model_call(
         &self,
         claimed: &Claimed,
         id: ModelCallId,
         settled: Settled,
-    ) -> Result<()> {
-        self.ledger.enter(Entry::Settle(claimed.lease.tenant, id, settled)).await
+    ) -> impl Future<Output = Result<()>> + Send + use<> {
+        self.ledger.enter(Entry::Settle(claimed.lease.tenant, id, settled))
+    }
+
+    /// Has the totals of a turn brought in line with its calls, should it have ended without this attempt's last ones.
+    pub fn correct_totals(&self, claimed: &Claimed) {
+        self.ledger.correct(claimed.lease.tenant, claimed.lease.turn);
     }
 }
 
@@ -120,6 +139,8 @@ const LINGER: Duration = Duration::from_millis(20);
 struct Batch {
     opened: Vec<Opened>,
     settled: Vec<(TenantId, ModelCallId, Settled)>,
+    /// Turns whose totals are to be corrected afterwards.
+    ended: Vec<(TenantId, TurnId)>,
     acks: Vec<Ack>,
 }
 
@@ -128,13 +149,24 @@ impl Batch {
         match entry {
             Entry::Open(open) => self.opened.push(open),
             Entry::Settle(tenant, id, settlement) => self.settled.push((tenant, id, settlement)),
+            Entry::Correct(tenant, turn) => self.ended.push((tenant, turn)),
         }
         self.acks.push(ack);
+    }
+
+    /// Whether this settles a call that the same statement would open, which it would not see. That happens to a call
+    /// that was given up while the database was away.
+    fn must_wait(&self, entry: &Entry) -> bool {
+        matches!(entry, Entry::Settle(_, id, _) if self.opened.iter().any(|open| open.id == *id))
     }
 }
 
 async fn write(engine: PgPool, mut inbox: mpsc::UnboundedReceiver<(Entry, Ack)>) {
-    while let Some(first) = inbox.recv().await {
+    let mut held = None;
+    while let Some(first) = match held.take() {
+        Some(held) => Some(held),
+        None => inbox.recv().await,
+    } {
         let mut batch = Batch::default();
         batch.add(first);
         let until = tokio::time::Instant::now() + LINGER;
@@ -145,6 +177,10 @@ async fn write(engine: PgPool, mut inbox: mpsc::UnboundedReceiver<(Entry, Ack)>)
         while batch.acks.len() < MOST
             && let Ok(next) = inbox.try_recv()
         {
+            if batch.must_wait(&next.0) {
+                held = Some(next);
+                break;
+            }
             batch.add(next);
         }
         let outcome = write_batch(&engine, &batch).await.map_err(|error| error.to_string());
@@ -152,14 +188,27 @@ async fn write(engine: PgPool, mut inbox: mpsc::UnboundedReceiver<(Entry, Ack)>)
             // A turn that was dropped meanwhile does not ask any more.
             let _ = ack.send(outcome.clone());
         }
+        for (tenant, turn) in batch.ended {
+            let corrected = patiently(|| store::correct(&engine, tenant, turn)).await;
+            if let Err(error) = corrected {
+                tracing::error!(turn_id = %turn, error = %error, "the totals of a turn may miss a call that was settled late");
+            }
+        }
     }
 }
 
 /// The statement may run twice without harm, so a lost reply is simply tried again.
 async fn write_batch(engine: &PgPool, batch: &Batch) -> Result<()> {
+    if batch.opened.is_empty() && batch.settled.is_empty() {
+        return Ok(());
+    }
+    patiently(|| store::write(engine, &batch.opened, &batch.settled)).await
+}
+
+async fn patiently<F: Future<Output = Result<()>>>(work: impl Fn() -> F) -> Result<()> {
     let mut tried = 0;
     loop {
-        match store::write(engine, &batch.opened, &batch.settled).await {
+        match work().await {
             Err(error) if error.is_transient() && tried < TRIES => {
                 tried += 1;
                 tokio::time::sleep(PAUSE).await;

@@ -5,7 +5,7 @@ use sqlx::PgPool;
 use super::{Opened, Settled};
 use crate::{
     error::Result,
-    ids::{ModelCallId, TenantId},
+    ids::{ModelCallId, TenantId, TurnId},
 };
 
 /// Writes down calls that are about to be sent and settles others, in one statement and one commit. May run twice.
@@ -45,5 +45,41 @@ pub(super) async fn write(
     .bind(settled.iter().map(|(_, _, settled)| settled.cost_micros).collect::<Vec<_>>())
     .execute(engine)
     .await?;
+    Ok(())
+}
+
+/// Makes the totals of an ended turn, and through it of its session, those of its calls.
+pub(super) async fn correct(engine: &PgPool, tenant: TenantId, turn: TurnId) -> Result<()> {
+    let mut tx = crate::db::begin(engine).await?;
+    let ended: Option<bool> = sqlx::query_scalar(
+        "select true from turns where tenant_id = $1 and id = $2 and finished_at is not null for no key update",
+    )
+    .bind(tenant)
+    .bind(turn)
+    .fetch_optional(&mut *tx)
+    .await?;
+    // A statement of its own: what was settled while we waited for the lock must be seen.
+    if ended.is_some() {
+        sqlx::query(
+            "with said as (
+               select t.session_id, c.input, c.output, c.input + c.output - t.input_tokens - t.output_tokens as more
+               from turns t,
+                    (select sum(input_tokens)::bigint as input, sum(output_tokens)::bigint as output
+                     from model_calls where tenant_id = $1 and turn_id = $2) c
+               where t.tenant_id = $1 and t.id = $2 and (c.input, c.output) <> (t.input_tokens, t.output_tokens)
+             ), turn as (
+               update turns t set input_tokens = said.input, output_tokens = said.output,
+                      session_tokens = t.session_tokens + said.more
+               from said where t.tenant_id = $1 and t.id = $2
+             )
+             update user_sessions s set tokens_total = s.tokens_total + said.more
+             from said where s.tenant_id = $1 and s.id = said.session_id",
+        )
+        .bind(tenant)
+        .bind(turn)
+        .execute(&mut *tx)
+        .await?;
+    }
+    tx.commit().await?;
     Ok(())
 }
