@@ -35,7 +35,7 @@ pub(crate) fn of(parts: &Parts, trusted: &[Network]) -> Option<IpAddr> {
 
 /// Goes back along `X-Forwarded-For` for as long as whoever added to it is trusted: what stands before that, the client
 /// may have invented.
-fn behind_proxies(peer: IpAddr, headers: &HeaderMap, trusted: &[Network]) -> IpAddr {
+pub(crate) fn behind_proxies(peer: IpAddr, headers: &HeaderMap, trusted: &[Network]) -> IpAddr {
     let is_trusted = |address: IpAddr| trusted.iter().any(|network| network.contains(address));
     let lines: Vec<&str> =
         headers.get_all("x-forwarded-for").into_iter().filter_map(|line| line.to_str().ok()).collect();

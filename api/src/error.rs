@@ -109,6 +109,40 @@ pub(crate) fn complete(response: &mut Response, request_id: &str) -> Option<Fail
     Some(Failed { code: error.code, origin: error.origin })
 }
 
+/// Gives an error's answer that is none of ours, a file server's for example, the one shape unless it has one of its own.
+pub(crate) fn adopt(response: &mut Response) {
+    if response.extensions().get::<Arc<Error>>().is_none()
+        && let Some(error) = of_another(response)
+    {
+        response.extensions_mut().insert(Arc::new(error));
+    }
+}
+
+fn of_another(response: &Response) -> Option<Error> {
+    let status = response.status();
+    let kind = response.headers().get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
+    let has_shape = kind.is_some_and(|kind| !kind.starts_with(b"text/plain"));
+    if !(status.is_client_error() || status.is_server_error()) || has_shape {
+        return None;
+    }
+    let message = status.canonical_reason().unwrap_or("the request failed").to_lowercase();
+    Some(match status.as_u16() {
+        401 => Error::new(Code::Auth, message),
+        403 => Error::new(Code::Forbidden, message),
+        404 => Error::not_found(message),
+        405 => Error::invalid(Invalid::Method, message),
+        409 => Error::conflict(message),
+        410 => Error::new(Code::Gone, message),
+        412 => Error::new(Code::Precondition, message),
+        413 => Error::invalid(Invalid::TooLarge, message),
+        415 => Error::invalid(Invalid::MediaType, message),
+        422 => Error::unacceptable(message),
+        429 => Error::new(Code::Rate, message),
+        400..500 => Error::invalid(Invalid::Unreadable, message),
+        _ => Error::internal(message),
+    })
+}
+
 fn body(error: &Error, request_id: &str) -> Value {
     let mut body = Map::new();
     body.insert("error".to_owned(), error.code.as_str().into());

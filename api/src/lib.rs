@@ -10,6 +10,7 @@ mod direct;
 mod error;
 mod extract;
 mod headers;
+mod limits;
 mod mcp;
 mod metrics;
 mod object;

@@ -61,7 +61,8 @@ pub(crate) fn base() -> OpenApi {
 
 /// Adds to each operation what all of them can answer.
 pub(crate) fn finish(mut description: OpenApi) -> OpenApi {
-    for item in description.paths.paths.values_mut() {
+    for (path, item) in &mut description.paths.paths {
+        let is_limited = !matches!(path.as_str(), "/healthz" | "/readyz" | "/metrics");
         let operations = [&mut item.get, &mut item.put, &mut item.post, &mut item.delete, &mut item.patch];
         for operation in operations.into_iter().flatten() {
             if operation.security.is_some() {
@@ -69,6 +70,9 @@ pub(crate) fn finish(mut description: OpenApi) -> OpenApi {
                 operation.security =
                     Some(CREDENTIALS.map(|name| SecurityRequirement::new(name, NO_SCOPES)).into());
                 answers(operation, "401", "No credential, or one that is not good");
+            }
+            if is_limited {
+                answers(operation, "429", "Too many requests; Retry-After says when to come again");
             }
             answers(operation, "500", "An error of ours; the log has it under the request's id");
         }

@@ -1,6 +1,10 @@
 //! What happens to every request, whatever its route: an id, a span, one line in the log, the common headers.
 
-use std::{convert::Infallible, fmt, time::Instant};
+use std::{
+    convert::Infallible,
+    fmt,
+    time::{Duration, Instant},
+};
 
 use axum::{
     Router,
@@ -12,6 +16,12 @@ use tower::Service as _;
 use tracing::{Instrument as _, field::Empty};
 
 use crate::{error, extract::RequestId, state::App};
+
+/// Until an answer begins; a body may take half of it to arrive, and a client may wait for its turn as long.
+const LONGEST: Duration = Duration::from_secs(75);
+/// What a page may load and do, unless its route says otherwise.
+const PAGE_POLICY: &str = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; \
+                           object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -62,6 +72,10 @@ pub(crate) async fn answer(
     let work = routed(router, request).instrument(span.clone());
     let mut response = if ends_with_its_client { work.await } else { to_its_end(work).await };
     let _entered = span.enter();
+    // Over MCP an error is JSON-RPC's affair.
+    if !ends_with_its_client {
+        error::adopt(&mut response);
+    }
     let failed = error::complete(&mut response, &id);
     log(&response, started, failed, quiet);
     if response.extensions().get::<NoAnswer>().is_some() {
@@ -79,9 +93,13 @@ pub(crate) async fn answer(
 /// their slow timers; dropped in a BEGIN or a COMMIT, its connection would go back to the pool in an open transaction, or
 /// with a ROLLBACK that no transaction is there for.
 async fn to_its_end(work: impl Future<Output = Response> + Send + 'static) -> Response {
-    match tokio::spawn(work).await {
-        Ok(response) => response,
-        Err(ended) => error::Failure(shared::Error::internal(ended)).into_response(),
+    match tokio::time::timeout(LONGEST, tokio::spawn(work)).await {
+        Ok(Ok(response)) => response,
+        Ok(Err(ended)) => error::Failure(shared::Error::internal(ended)).into_response(),
+        Err(_) => {
+            let late = format!("a request was not answered within {} s", LONGEST.as_secs());
+            error::Failure(shared::Error::internal(late)).into_response()
+        }
     }
 }
 
@@ -117,6 +135,11 @@ fn common_headers(headers: &mut HeaderMap, app: &App) {
     headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
     if !headers.contains_key(header::CACHE_CONTROL) {
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    }
+    let is_page =
+        headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"text/html"));
+    if is_page && !headers.contains_key(header::CONTENT_SECURITY_POLICY) {
+        headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(PAGE_POLICY));
     }
     if app.config.public_url.scheme() == "https" {
         let year = HeaderValue::from_static("max-age=31536000");

@@ -13,7 +13,12 @@ use tower_http::{
 use utoipa::openapi::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use crate::{error, openapi, routes, state::App};
+use crate::{
+    error,
+    limits::{self, Limits},
+    openapi, routes,
+    state::App,
+};
 
 /// The routes, also of these entities, and their description.
 pub(crate) fn build(config: &Config, entities: &'static [EntityDef]) -> (Router<App>, OpenApi) {
@@ -24,9 +29,11 @@ pub(crate) fn build(config: &Config, entities: &'static [EntityDef]) -> (Router<
 
 /// What holds for every route, also for those that are not there.
 fn finished(router: Router<App>, config: &Config) -> Router<App> {
+    let limits = Limits::new(config);
     router
         .fallback(error::no_route)
         .method_not_allowed_fallback(error::no_method)
+        .layer(axum::middleware::from_fn_with_state(limits, limits::limit))
         .layer(CatchPanicLayer::custom(error::panicked))
         .layer(cors(config))
 }
@@ -81,8 +88,9 @@ fn described(entities: &'static [EntityDef]) -> (Router<App>, OpenApi) {
 }
 
 fn cors(config: &Config) -> CorsLayer {
-    let exposed = ["x-request-id", "etag", "location", "preference-applied", "www-authenticate"]
-        .map(HeaderName::from_static);
+    let exposed =
+        ["x-request-id", "location", "preference-applied", "www-authenticate", "retry-after", "etag"]
+            .map(HeaderName::from_static);
     let layer = CorsLayer::new()
         .allow_methods([Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE])
         .allow_headers(AllowHeaders::mirror_request())

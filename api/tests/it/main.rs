@@ -7,6 +7,7 @@ mod bad_input;
 mod batch;
 mod changes;
 mod documents;
+mod limits;
 mod mcp;
 mod operations;
 mod search;

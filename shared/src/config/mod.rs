@@ -67,6 +67,19 @@ impl fmt::Display for AppEnv {
     }
 }
 
+/// Requests a minute; 0 is no limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RateLimits {
+    /// `RATE_LIMIT_PER_MINUTE`: of a credential.
+    pub per_minute: u32,
+    /// `RATE_LIMIT_CHAT_PER_MINUTE`: of a credential, those that make a turn.
+    pub chat_per_minute: u32,
+    /// `RATE_LIMIT_ADDRESS_PER_MINUTE`: of an address, all its credentials together.
+    pub address_per_minute: u32,
+    /// `RATE_LIMIT_ADDRESS_CHAT_PER_MINUTE`
+    pub address_chat_per_minute: u32,
+}
+
 /// What a process was told. The variable of each field is its name in capitals unless its line says otherwise;
 /// `.env.example` explains them.
 #[derive(Debug, Clone)]
@@ -78,6 +91,8 @@ pub struct Config {
     /// Lower-case origins such as `https://app.example.com`; empty means all in dev and test, none in prod.
     pub cors_origins: Vec<String>,
     pub max_body_bytes: usize,
+    /// `RATE_LIMIT_*`
+    pub rate_limits: RateLimits,
     pub log_level: String,
     /// `DRAIN_SECONDS`
     pub drain: Duration,
@@ -225,6 +240,12 @@ fn read(reader: &mut Reader<'_>) -> Option<Config> {
         app_port,
         public_url: public_url?,
         cors_origins,
+        rate_limits: RateLimits {
+            per_minute: reader.number("RATE_LIMIT_PER_MINUTE", 0, 1_000_000_000),
+            chat_per_minute: reader.number("RATE_LIMIT_CHAT_PER_MINUTE", 0, 1_000_000_000),
+            address_per_minute: reader.number("RATE_LIMIT_ADDRESS_PER_MINUTE", 0, 1_000_000_000),
+            address_chat_per_minute: reader.number("RATE_LIMIT_ADDRESS_CHAT_PER_MINUTE", 0, 1_000_000_000),
+        },
         max_body_bytes: reader.number("MAX_BODY_BYTES", 1024, 64 << 20),
         log_level,
         drain: reader.seconds("DRAIN_SECONDS", 0.0, 3600.0),

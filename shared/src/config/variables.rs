@@ -38,6 +38,10 @@ groups! {
         PUBLIC_URL = "", "Where clients reach the api. Unset: http://localhost:APP_PORT. An https URL switches HSTS on.";
         CORS_ORIGINS = "", "Browser origins that may call the api, separated by commas. Unset: all of them in dev and test, none in prod.";
         TRUSTED_PROXIES = "", "Addresses and networks (10.0.0.0/8) of proxies, separated by commas: what they say in X-Forwarded-For is believed. Unset: nobody's.";
+        RATE_LIMIT_PER_MINUTE = "600", "Requests that a credential, or an address without one, may make each minute; 0 is no limit. Each api process counts by itself.";
+        RATE_LIMIT_CHAT_PER_MINUTE = "60", "Those of them that make a chat turn.";
+        RATE_LIMIT_ADDRESS_PER_MINUTE = "6000", "Requests from one address (or IPv6 /64), with all its credentials together.";
+        RATE_LIMIT_ADDRESS_CHAT_PER_MINUTE = "600", "Those of them that make a chat turn.";
         MAX_BODY_BYTES = "1048576", "The largest request body, in bytes.";
         LOG_LEVEL = "info", "error, warn, info, debug or trace, or directives such as info,sqlx=debug.";
         DRAIN_SECONDS = "20", "How long a process that was told to stop waits for what it is doing.";

@@ -108,6 +108,10 @@ impl Stack {
             ("MODEL_PROVIDER", "anthropic"),
             ("ANTHROPIC_API_KEY", "x"),
             ("MODEL_BASE_URL", &model_url),
+            ("RATE_LIMIT_PER_MINUTE", "0"),
+            ("RATE_LIMIT_CHAT_PER_MINUTE", "0"),
+            ("RATE_LIMIT_ADDRESS_PER_MINUTE", "0"),
+            ("RATE_LIMIT_ADDRESS_CHAT_PER_MINUTE", "0"),
         ]
         .into_iter()
         .map(|(name, value)| (name.to_owned(), value.to_owned()))

@@ -239,6 +239,9 @@ impl Builder {
         set("MODEL_RETRY_BASE_MS", "20");
         set("MODEL_IDLE_TIMEOUT_SECONDS", "20");
         set("DRAIN_SECONDS", "5");
+        for name in ["", "CHAT_", "ADDRESS_", "ADDRESS_CHAT_"] {
+            set(&format!("RATE_LIMIT_{name}PER_MINUTE"), "0");
+        }
         if let Some(first) = tenants.first() {
             set("DEFAULT_TENANT_ID", &first.id.to_string());
         }

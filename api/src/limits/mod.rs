@@ -1,0 +1,182 @@
+//! How often a client may ask [O5]: each credential and each address has a budget of requests a minute, and a smaller one
+//! of chat turns. A budget may be spent at once and fills up steadily. Per process, in memory that is bounded.
+//!
+//! Not counted: health and metrics, and streams that are taken up again, so that a restart does not shut out those whom
+//! it cut off. A repeated Idempotency-Key is one turn, so it counts as one.
+
+mod store;
+
+use std::{
+    hash::{BuildHasher, Hash as _, Hasher as _, RandomState},
+    net::IpAddr,
+    num::NonZeroU32,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use axum::{
+    extract::{MatchedPath, Request, State},
+    middleware::Next,
+    response::{IntoResponse as _, Response},
+};
+use governor::{
+    Quota, RateLimiter,
+    clock::{Clock as _, DefaultClock},
+};
+use http::{HeaderMap, HeaderValue, Method, header};
+use shared::{
+    config::{Config, Network},
+    error::{Code, Error},
+};
+
+use self::store::{Bounded, Generations};
+use crate::{
+    address::{Peer, behind_proxies},
+    error::Failure,
+};
+
+/// Keys remembered at least; twice as many at most.
+const REMEMBERED: usize = 50_000;
+
+type Limiter = RateLimiter<u64, Bounded, DefaultClock>;
+
+/// The budgets of one process.
+#[derive(Clone)]
+pub(crate) struct Limits(Arc<Parts>);
+
+struct Parts {
+    all: Budgets,
+    chat: Budgets,
+    /// Chat posts that were counted already, by credential and idempotency key.
+    counted: Mutex<Generations<()>>,
+    trusted: Vec<Network>,
+    keys: RandomState,
+    clock: DefaultClock,
+}
+
+/// None is without a limit.
+struct Budgets {
+    credential: Option<Limiter>,
+    address: Option<Limiter>,
+}
+
+impl Budgets {
+    fn new(credential: u32, address: u32) -> Self {
+        let limiter = |per_minute: u32| {
+            let quota = Quota::per_minute(NonZeroU32::new(per_minute)?);
+            Some(RateLimiter::new(quota, Bounded::new(REMEMBERED), DefaultClock::default()))
+        };
+        Self { credential: limiter(credential), address: limiter(address) }
+    }
+
+    /// Spends one request; how long to wait when there is nothing left.
+    fn spend(&self, who: &Who, clock: &DefaultClock) -> Result<(), Duration> {
+        for (limiter, key) in [(&self.credential, who.credential), (&self.address, who.address)] {
+            if let Some(limiter) = limiter {
+                limiter.check_key(&key).map_err(|refused| refused.wait_time_from(clock.now()))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whose budgets a request spends.
+struct Who {
+    /// Of a request without a credential, its address.
+    credential: u64,
+    address: u64,
+}
+
+impl Limits {
+    pub(crate) fn new(config: &Config) -> Self {
+        let limits = &config.rate_limits;
+        Self(Arc::new(Parts {
+            all: Budgets::new(limits.per_minute, limits.address_per_minute),
+            chat: Budgets::new(limits.chat_per_minute, limits.address_chat_per_minute),
+            counted: Mutex::new(Generations::new(REMEMBERED)),
+            trusted: config.trusted_proxies.clone(),
+            keys: RandomState::new(),
+            clock: DefaultClock::default(),
+        }))
+    }
+
+    /// How long this request has to wait, if it has to.
+    fn refused(&self, request: &Request) -> Option<Duration> {
+        let route = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
+        if matches!(route, "/healthz" | "/readyz" | "/metrics") || takes_up_a_stream(route, request) {
+            return None;
+        }
+        let who = self.who(request);
+        let spent = self.0.all.spend(&who, &self.0.clock).and_then(|()| {
+            if !is_chat(route, request.method()) || self.is_repeated(who.credential, request.headers()) {
+                return Ok(());
+            }
+            self.0.chat.spend(&who, &self.0.clock)
+        });
+        spent.err()
+    }
+
+    fn who(&self, request: &Request) -> Who {
+        let peer = request.extensions().get::<Peer>();
+        let address =
+            peer.map(|Peer(peer)| behind_proxies(peer.to_canonical(), request.headers(), &self.0.trusted));
+        let address = address.map(|address| self.of_address(address)).unwrap_or_default();
+        Who { credential: self.of_credential(request.headers()).unwrap_or(address), address }
+    }
+
+    /// A household or a server has a whole /64 of IPv6.
+    fn of_address(&self, address: IpAddr) -> u64 {
+        match address {
+            IpAddr::V4(address) => self.0.keys.hash_one((1, address.to_bits())),
+            IpAddr::V6(address) => self.0.keys.hash_one((2, address.to_bits() >> 64)),
+        }
+    }
+
+    /// By what the client sent, before anybody looked whether it is good: whoever makes credentials up spends the budget
+    /// of his address.
+    fn of_credential(&self, headers: &HeaderMap) -> Option<u64> {
+        let credential =
+            ["x-api-key", "authorization", "cookie"].iter().find_map(|name| headers.get(*name))?;
+        Some(self.0.keys.hash_one((3, credential.as_bytes())))
+    }
+
+    fn is_repeated(&self, credential: u64, headers: &HeaderMap) -> bool {
+        let Some(key) = headers.get("idempotency-key") else { return false };
+        let mut hasher = self.0.keys.build_hasher();
+        (4, credential, key.as_bytes()).hash(&mut hasher);
+        let mut counted = self.0.counted.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = hasher.finish();
+        let repeated = counted.get(key).is_some();
+        counted.put(key, ());
+        repeated
+    }
+}
+
+/// Routes that make a turn.
+fn is_chat(route: &str, method: &Method) -> bool {
+    method == Method::POST && matches!(route, "/chat" | "/api/{user_id}/chat" | "/jobs/{id}/retry")
+}
+
+fn takes_up_a_stream(route: &str, request: &Request) -> bool {
+    let query = request.uri().query().unwrap_or_default();
+    matches!(route, "/jobs/{id}/events" | "/chat/stream" | "/v1/changes/stream")
+        && (request.headers().contains_key("last-event-id")
+            || query.split('&').any(|parameter| parameter.starts_with("lastEventId=")))
+}
+
+/// Lets a request through, or answers 429.
+pub(crate) async fn limit(State(limits): State<Limits>, request: Request, next: Next) -> Response {
+    match limits.refused(&request) {
+        None => next.run(request).await,
+        Some(wait) => refusal(wait),
+    }
+}
+
+fn refusal(wait: Duration) -> Response {
+    let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+    let message = format!("too many requests; send it again in {} s", seconds.max(1));
+    let error = Error::new(Code::Rate, message).with_detail("retryAfter", seconds.max(1));
+    let mut response = Failure(error).into_response();
+    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds.max(1)));
+    response
+}

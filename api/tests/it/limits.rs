@@ -1,0 +1,117 @@
+//! How often a client may ask, and the headers that pages get [O5].
+
+use http::{Method, StatusCode};
+use shared::config::RateLimits;
+
+use crate::app::{ADMIN, Answered, FOREIGNER, MEMBER, TestApp, say};
+
+const NONE: RateLimits =
+    RateLimits { per_minute: 0, chat_per_minute: 0, address_per_minute: 0, address_chat_per_minute: 0 };
+
+fn is_refused(answered: &Answered) {
+    let body = answered.is_error(429, "APP-429-RATE");
+    let wait: u64 = answered.headers["retry-after"].to_str().unwrap().parse().unwrap();
+    assert!((1..=60).contains(&wait), "{answered:?}");
+    assert_eq!(body["retryAfter"], wait);
+}
+
+#[tokio::test]
+async fn each_credential_has_a_budget_of_turns() {
+    let app =
+        TestApp::start_with(|config| config.rate_limits = RateLimits { chat_per_minute: 3, ..NONE }).await;
+    let job = app.chat(MEMBER).await["jobId"].as_str().unwrap().to_owned();
+    // One turn, however often it is asked for: it counts once.
+    for _ in 0..5 {
+        let post =
+            app.request(Method::POST, "/chat").header("X-API-Key", MEMBER).header("Idempotency-Key", "k");
+        assert_eq!(app.send(post.json(&say("hello"))).await.status, StatusCode::ACCEPTED);
+    }
+    app.chat(MEMBER).await;
+    let before = app.rows().await;
+    is_refused(&app.post(MEMBER, "/chat", &say("hello")).await);
+    is_refused(&app.post(MEMBER, &format!("/jobs/{job}/retry"), &serde_json::json!({})).await);
+    assert_eq!(app.rows().await, before, "a refused post left something");
+    // Looking at turns is something else, and so is somebody else.
+    assert_eq!(app.get(MEMBER, &format!("/jobs/{job}")).await.status, StatusCode::OK);
+    app.chat(ADMIN).await;
+    app.chat(FOREIGNER).await;
+}
+
+#[tokio::test]
+async fn streams_that_are_taken_up_again_are_not_counted() {
+    let app = TestApp::start_with(|config| config.rate_limits = RateLimits { per_minute: 4, ..NONE }).await;
+    let job = app.chat(MEMBER).await["jobId"].as_str().unwrap().to_owned();
+    let stream = |last: Option<&'static str>| {
+        let request = app.request(Method::GET, &format!("/jobs/{job}/events")).header("X-API-Key", MEMBER);
+        let request = last.map_or_else(
+            || request.try_clone().unwrap(),
+            |id| request.try_clone().unwrap().header("Last-Event-ID", id),
+        );
+        async { request.send().await.unwrap().status() }
+    };
+    for _ in 0..3 {
+        assert_eq!(stream(None).await, StatusCode::OK);
+    }
+    assert_eq!(stream(None).await, StatusCode::TOO_MANY_REQUESTS);
+    is_refused(&app.get(MEMBER, &format!("/jobs/{job}")).await);
+    for _ in 0..10 {
+        assert_eq!(stream(Some("1.1")).await, StatusCode::OK);
+    }
+    for path in ["/healthz", "/readyz", "/metrics"] {
+        assert_eq!(app.get(MEMBER, path).await.status, StatusCode::OK, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn whoever_makes_up_credentials_spends_the_budget_of_his_address() {
+    let app = TestApp::start_with(|config| {
+        config.rate_limits = RateLimits { address_per_minute: 3, ..NONE };
+        config.trusted_proxies = vec!["127.0.0.0/8".parse().unwrap()];
+    })
+    .await;
+    let guess = |number: u32, from: &'static str| {
+        let request =
+            app.request(Method::GET, "/sessions").header("X-API-Key", format!("made-up-key-{number:08}"));
+        app.send(request.header("X-Forwarded-For", from))
+    };
+    for number in 0..3 {
+        guess(number, "198.51.100.1").await.is_error(401, "APP-401-AUTH");
+    }
+    is_refused(&guess(3, "198.51.100.1").await);
+    // What the client claims in front of what our proxy saw changes nothing.
+    is_refused(&guess(4, "203.0.113.7, 198.51.100.1").await);
+    guess(5, "198.51.100.2").await.is_error(401, "APP-401-AUTH");
+    // A network of one household.
+    for (number, from) in (6..).zip(["2001:db8::1", "2001:db8::2", "2001:db8::3"]) {
+        guess(number, from).await.is_error(401, "APP-401-AUTH");
+    }
+    is_refused(&guess(9, "2001:db8::4").await);
+}
+
+#[tokio::test]
+async fn a_refusal_can_be_read_by_a_browsers_script() {
+    let app = TestApp::start_with(|config| config.rate_limits = RateLimits { per_minute: 1, ..NONE }).await;
+    app.get(MEMBER, "/sessions").await;
+    let request = app.request(Method::GET, "/sessions").header("X-API-Key", MEMBER);
+    let refused = app.send(request.header("Origin", "https://app.example")).await;
+    is_refused(&refused);
+    assert_eq!(refused.headers["access-control-allow-origin"], "*");
+    let exposed = refused.headers["access-control-expose-headers"].to_str().unwrap();
+    assert!(exposed.contains("retry-after"), "{exposed}");
+}
+
+#[tokio::test]
+async fn pages_have_a_policy_and_what_is_no_page_the_one_error_shape() {
+    let app =
+        TestApp::start_with(|config| config.public_url = "https://alfred.example".parse().unwrap()).await;
+    let page = app.get(MEMBER, "/docs/").await;
+    let policy = page.headers["content-security-policy"].to_str().unwrap();
+    assert!(policy.contains("default-src 'self'") && policy.contains("frame-ancestors 'none'"), "{policy}");
+    assert!(!page.text.contains("<script>"), "the policy would stop a script within the page");
+    assert_eq!(page.headers["strict-transport-security"], "max-age=31536000");
+    assert!(!app.get(MEMBER, "/openapi.json").await.headers.contains_key("content-security-policy"));
+    for path in ["/docs/nowhere.js", "/docs/../nowhere", "/nowhere", "/"] {
+        app.get(MEMBER, path).await.is_error(404, "APP-404-NOT-FOUND");
+    }
+    app.send(app.request(Method::DELETE, "/docs/")).await.is_error(405, "APP-4XX-VALIDATION");
+}
