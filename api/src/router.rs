@@ -46,6 +46,7 @@ pub(crate) fn description() -> OpenApi {
 fn described(entities: &'static [EntityDef]) -> (Router<App>, OpenApi) {
     let (router, mut description) = OpenApiRouter::with_openapi(openapi::base())
         .routes(routes!(routes::chat::post_chat))
+        .routes(routes!(routes::task_chat::post_task_chat))
         .routes(routes!(routes::streams::session_events))
         .routes(routes!(routes::jobs::get_job))
         .routes(routes!(routes::streams::job_events))

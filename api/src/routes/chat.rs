@@ -216,15 +216,7 @@ fn check(body: &PostChat) -> Result<(), Error> {
         )));
     }
     for (index, Object(message)) in body.messages.iter().enumerate() {
-        if message.content.trim().is_empty() {
-            return Err(Error::unacceptable(format!("messages[{index}].content: must not be empty")));
-        }
-        if message.content.len() > LONGEST_MESSAGE {
-            let length = message.content.len();
-            return Err(Error::unacceptable(format!(
-                "messages[{index}].content: {length} bytes are more than {LONGEST_MESSAGE}"
-            )));
-        }
+        check_content(&format!("messages[{index}].content"), &message.content)?;
     }
     match &body.session {
         Some(token) if token.expose_secret().is_empty() => {
@@ -237,13 +229,25 @@ fn check(body: &PostChat) -> Result<(), Error> {
     }
 }
 
+/// What a message of this place may hold.
+pub(super) fn check_content(place: &str, content: &str) -> Result<(), Error> {
+    if content.trim().is_empty() {
+        return Err(Error::unacceptable(format!("{place}: must not be empty")));
+    }
+    if content.len() > LONGEST_MESSAGE {
+        let length = content.len();
+        return Err(Error::unacceptable(format!("{place}: {length} bytes are more than {LONGEST_MESSAGE}")));
+    }
+    Ok(())
+}
+
 /// Postgres takes no U+0000 in text.
 pub(crate) fn without_nul(text: String) -> String {
     if text.contains('\0') { text.replace('\0', "\u{fffd}") } else { text }
 }
 
 /// The turn, once it has ended; none when it has not within the time or waits for an approval.
-async fn ended(
+pub(super) async fn ended(
     app: &App,
     actor: &Actor,
     new: &NewTurn,
@@ -282,7 +286,8 @@ async fn ended(
     }
 }
 
-fn result(mut turn: Turn, accepted: &Accepted) -> Answer<Response> {
+/// A turn that ended well; otherwise what it failed of.
+pub(super) fn succeeded(turn: Turn) -> Answer<Turn> {
     if let Some(error) = turn.error {
         let mut failure = Error::new(error.code, error.message).with_detail("jobId", turn.id.to_string());
         failure.origin = error.origin;
@@ -293,6 +298,11 @@ fn result(mut turn: Turn, accepted: &Accepted) -> Answer<Response> {
         let message = format!("the turn was cancelled: {reason}");
         return Err(Error::new(Code::Conflict, message).with_detail("jobId", turn.id.to_string()).into());
     }
+    Ok(turn)
+}
+
+fn result(turn: Turn, accepted: &Accepted) -> Answer<Response> {
+    let mut turn = succeeded(turn)?;
     let meta = Meta::take(&mut turn);
     let reply = Reply {
         reply: turn.reply.unwrap_or_default(),

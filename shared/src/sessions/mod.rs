@@ -143,6 +143,38 @@ impl Sessions {
         alive(session)
     }
 
+    /// The token of the caller's newest session of a conversation of theirs; made when none is alive.
+    ///
+    /// # Errors
+    /// 404 when the caller has no such conversation.
+    pub async fn of_conversation(&self, actor: &Actor, conversation: ConversationId) -> Result<SecretString> {
+        let mut tx = self.tenants.begin(actor).await?;
+        let Some(newest) = store::newest_of(&mut tx, conversation).await? else {
+            return Err(Error::not_found("there is no such conversation"));
+        };
+        let id = match newest {
+            Some(id) => id,
+            None => {
+                let id = SessionId::generate();
+                store::add(&mut tx, id, &self.keys.hash_of(id), conversation, self.idle_days).await?;
+                id
+            }
+        };
+        tx.commit().await?;
+        Ok(self.keys.token(id))
+    }
+
+    /// Whether this is the caller's number, which names them where a uuid is too long.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn is_number_of(&self, actor: &Actor, number: i64) -> Result<bool> {
+        let mut tx = self.tenants.begin(actor).await?;
+        let is_theirs = store::is_number_of(&mut tx, number).await?;
+        tx.commit().await?;
+        Ok(is_theirs)
+    }
+
     /// Sets the active Notion workspace.
     ///
     /// # Errors

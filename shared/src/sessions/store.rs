@@ -40,6 +40,60 @@ pub(super) async fn create(tx: &mut TenantTx, new: &NewSession) -> Result<()> {
     Ok(())
 }
 
+/// None: the caller has no such conversation. Within: their newest session of it that is alive.
+pub(super) async fn newest_of(
+    tx: &mut TenantTx,
+    conversation: ConversationId,
+) -> Result<Option<Option<SessionId>>> {
+    let (tenant, user) = (tx.actor().tenant, tx.actor().user);
+    Ok(sqlx::query_scalar(
+        "select (select s.id from user_sessions s
+                 where s.tenant_id = c.tenant_id and s.conversation_id = c.id and s.user_id = c.user_id and s.expires_at > now()
+                 order by s.id desc limit 1)
+         from conversations c
+         join items i on i.tenant_id = c.tenant_id and i.kind = 'chat' and i.uid = c.chat_uid and i.deleted_at is null
+         where c.tenant_id = $1 and c.id = $2 and c.user_id = $3",
+    )
+    .bind(tenant)
+    .bind(conversation)
+    .bind(user)
+    .fetch_optional(tx.connection())
+    .await?)
+}
+
+/// One more session of a conversation.
+pub(super) async fn add(
+    tx: &mut TenantTx,
+    id: SessionId,
+    token_hash: &[u8; 32],
+    conversation: ConversationId,
+    idle_days: i64,
+) -> Result<()> {
+    let (tenant, user) = (tx.actor().tenant, tx.actor().user);
+    sqlx::query(
+        "insert into user_sessions (tenant_id, id, user_id, token_hash, conversation_id, expires_at)
+         values ($1, $2, $3, $4, $5, now() + make_interval(days => $6::int))",
+    )
+    .bind(tenant)
+    .bind(id)
+    .bind(user)
+    .bind(token_hash.as_slice())
+    .bind(conversation)
+    .bind(idle_days)
+    .execute(tx.connection())
+    .await?;
+    Ok(())
+}
+
+pub(super) async fn is_number_of(tx: &mut TenantTx, number: i64) -> Result<bool> {
+    let user = tx.actor().user;
+    Ok(sqlx::query_scalar("select exists (select 1 from users where id = $1 and number = $2)")
+        .bind(user)
+        .bind(number)
+        .fetch_one(tx.connection())
+        .await?)
+}
+
 pub(super) async fn resolve(
     tx: &mut TenantTx,
     token_hash: &[u8; 32],

@@ -160,6 +160,14 @@ impl Database {
         Ok(store::set_policy(&self.admin, tenant, tool, policy).await?)
     }
 
+    /// The number of a user.
+    ///
+    /// # Errors
+    /// The database's, or there is no such user.
+    pub async fn number_of(&self, user: shared::ids::UserId) -> Result<i64> {
+        Ok(store::number_of(&self.admin, user).await?)
+    }
+
     /// Moves an ended turn into the past, as if it had ended so many hours ago.
     ///
     /// # Errors

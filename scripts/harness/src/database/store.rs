@@ -92,6 +92,10 @@ pub(super) async fn set_policy(
     Ok(())
 }
 
+pub(super) async fn number_of(admin: &PgPool, user: shared::ids::UserId) -> Result<i64, sqlx::Error> {
+    sqlx::query_scalar("select number from users where id = $1").bind(user).fetch_one(admin).await
+}
+
 pub(super) async fn age(admin: &PgPool, id: TurnId, hours: i64) -> Result<(), sqlx::Error> {
     sqlx::query(
         "update turns set created_at = created_at - make_interval(hours => $2::int),

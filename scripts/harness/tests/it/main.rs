@@ -24,6 +24,7 @@ mod sessions;
 mod soak;
 mod streams;
 mod sweeper;
+mod task_chat;
 mod tools_of_the_trade;
 mod usage;
 mod worker_death;
