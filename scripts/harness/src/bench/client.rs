@@ -62,6 +62,14 @@ impl Connection {
         if let Some(session) = session {
             body["session"] = session.into();
         }
+        self.post_body(&body).await
+    }
+
+    /// Posts a turn with this body.
+    ///
+    /// # Errors
+    /// Any answer but 202.
+    pub(super) async fn post_body(&mut self, body: &serde_json::Value) -> Result<Posted> {
         let body = body.to_string();
         let head = format!(
             "POST /chat HTTP/1.1\r\nhost: bench\r\nx-api-key: {}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",

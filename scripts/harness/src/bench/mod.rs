@@ -6,6 +6,7 @@
 mod client;
 mod floor;
 mod followers;
+mod history;
 mod idle;
 mod load;
 mod login;
@@ -31,7 +32,7 @@ use self::{floor::Floor, stack::Stack};
 
 /// What can be measured, in the order in which it is.
 pub const SECTIONS: [&str; 9] =
-    ["turn", "load", "mcp", "login", "statements", "followers", "slow", "idle", "search"];
+    ["turn", "history", "load", "mcp", "login", "statements", "followers", "slow", "idle", "search"];
 
 /// What to measure.
 #[derive(Debug, Clone)]
@@ -82,6 +83,9 @@ pub async fn run(plan: &Plan, show: &(dyn Fn(&Table) + Sync)) -> Result<Report> 
     };
     if plan.wants("turn") {
         add(one_turn::measure(plan, &stack, &floor).await?);
+    }
+    if plan.wants("history") {
+        add(history::measure(plan, &stack).await?);
     }
     if plan.wants("load") {
         let before = storage::Sizes::read(&stack.admin).await?;
