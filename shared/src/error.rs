@@ -176,6 +176,14 @@ impl Error {
     pub fn is_transient(&self) -> bool {
         self.database().is_some_and(is_transient)
     }
+
+    /// Whether the database refused a value that it was given: out of its range, or not to be stored at all. Nothing was
+    /// written, and another value will do.
+    #[must_use]
+    pub fn is_about_a_value(&self) -> bool {
+        matches!(self.database(), Some(sqlx::Error::Database(database))
+            if matches!(database.code().as_deref(), Some("22003" | "22007" | "22008" | "22021" | "22P05")))
+    }
 }
 
 /// Whether a database error is about the moment rather than the statement: lost connections, restarts, deadlocks,

@@ -160,7 +160,7 @@ impl Attempt {
             let (tx, output) = match ran.await {
                 Ok(ran) => ran,
                 // The database did not take a value that the model gave: nothing was done, and the model can do better.
-                Err(error) if is_about_the_value(&error) => {
+                Err(error) if error.is_about_a_value() => {
                     let sentence =
                         "one of the values is out of range or cannot be stored; change it and call again";
                     return self.write(step, index, call, ToolOutput::error(sentence), begun).await;
@@ -309,12 +309,6 @@ impl Attempt {
             Err(error) => Err(Stop::Failed(error)),
         }
     }
-}
-
-/// Class 22 of Postgres: data exceptions.
-fn is_about_the_value(error: &Error) -> bool {
-    matches!(error.database(), Some(sqlx::Error::Database(database))
-        if database.code().is_some_and(|code| code.starts_with("22")))
 }
 
 /// What the database takes and a model can read: without U+0000, and not longer than [`MAX_RESULT_BYTES`].
