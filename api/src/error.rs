@@ -24,7 +24,9 @@ pub(crate) struct Failure(pub(crate) Error);
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         if error.is_about_a_value() {
-            return Self(Error::unacceptable("a value is out of range or cannot be stored").with_source(error));
+            return Self(
+                Error::unacceptable("a value is out of range or cannot be stored").with_source(error),
+            );
         }
         Self(error)
     }

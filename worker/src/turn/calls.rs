@@ -155,7 +155,7 @@ impl Attempt {
             let ran = async {
                 let mut tx = self.engine.turns.tenants().begin(&self.claimed.actor).await?;
                 let output = run(&mut tx, arguments).await?;
-                Ok((tx, output))
+                Ok::<_, Error>((tx, output))
             };
             let (tx, output) = match ran.await {
                 Ok(ran) => ran,

@@ -73,17 +73,20 @@ pub(super) fn history(stored: &[HistoryMessage], budget_tokens: i64) -> Vec<Mode
     messages
 }
 
-/// A turn that died or failed leaves a person's message without a reply. Not every provider takes two in a row, and a
+/// What stands between two messages of a person of which the first got no reply.
+const NO_REPLY: &str = "(There was no reply to this message.)";
+
+/// A turn that died or failed leaves a person's message without a reply. Not every provider takes two in a row; and a
 /// retry repeats the very same one, which the model would do twice.
 fn push_user(messages: &mut Vec<ModelMessage>, content: &str) {
-    match messages.last_mut() {
-        Some(ModelMessage::User { text }) if text == content => {}
-        Some(ModelMessage::User { text }) => {
-            text.push_str("\n\n");
-            text.push_str(content);
+    if let Some(ModelMessage::User { text }) = messages.last() {
+        if text == content {
+            return;
         }
-        _ => messages.push(ModelMessage::User { text: content.to_owned() }),
+        let text = NO_REPLY.to_owned();
+        messages.push(ModelMessage::Assistant { text, calls: Vec::new(), native: None });
     }
+    messages.push(ModelMessage::User { text: content.to_owned() });
 }
 
 fn stored_call(id: &str, tool: &str, args: &Value) -> ToolCall {

@@ -10,6 +10,7 @@ use axum::{Router, extract::Path, http::HeaderMap, routing::post};
 use futures::future::BoxFuture;
 use serde_json::{Value, json};
 use shared::{
+    db::TenantTx,
     error::{Code, Error},
     tools::{Effect, OutsideTool, ToolDef, ToolOutput, ToolRun},
 };
@@ -106,7 +107,8 @@ impl OutsideTool for Poison {
 }
 
 /// The tools that ring the server at this address: `ring_once` (a write), `ring_safely` (an idempotent write); and
-/// `poison`, which says that it only reads and kills its process.
+/// `poison`, which says that it only reads and kills its process; and `overflow`, which runs within and asks for a date
+/// that there is not.
 #[must_use]
 pub fn tools(url: &str) -> Vec<ToolDef> {
     let http = crate::client::http();
@@ -118,7 +120,19 @@ pub fn tools(url: &str) -> Vec<ToolDef> {
         ring("ring_once", Effect::Write),
         ring("ring_safely", Effect::IdempotentWrite),
         definition("poison", Effect::Read, Arc::new(Poison)),
+        ToolDef {
+            run: ToolRun::Workspace(overflow),
+            ..definition("overflow", Effect::Read, Arc::new(Poison))
+        },
     ]
+}
+
+/// A built-in tool that gives the database a value that it cannot take.
+fn overflow<'a>(tx: &'a mut TenantTx, _: &'a Value) -> BoxFuture<'a, shared::Result<ToolOutput>> {
+    Box::pin(async move {
+        sqlx::query("select make_date(0, 1, 1)").execute(tx.connection()).await?;
+        Ok(ToolOutput::error("there is no year 0"))
+    })
 }
 
 fn definition(name: &'static str, effect: Effect, tool: Arc<dyn OutsideTool>) -> ToolDef {

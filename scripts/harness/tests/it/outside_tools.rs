@@ -62,3 +62,18 @@ async fn an_idempotent_write_is_made_again_under_its_key() -> Result<()> {
 async fn an_idempotent_write_that_was_announced_is_made() -> Result<()> {
     dies_at("outside_tool_after_intent", "ring_safely", 1).await
 }
+
+#[tokio::test]
+async fn a_value_that_the_database_refuses_is_told_to_the_model() -> Result<()> {
+    let builder = processes().worker_binary(env!("CARGO_BIN_EXE_worker_with_outside_tools"));
+    run(builder, async |stack| {
+        let client = stack.client(0);
+        let posted = client.accept(&Chat::new("[[tool:overflow {}]]").wait(20)).await?;
+        let view = client.job(&posted.job).await?;
+        ensure_eq!((&view["status"], &view["attempts"]), (&"succeeded".into(), &1.into()), "{view}");
+        let call = &view["toolCalls"][0];
+        ensure!(call["isError"] == true && call["result"].to_string().contains("out of range"), "{call}");
+        stack.check().await
+    })
+    .await
+}

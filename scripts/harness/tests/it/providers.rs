@@ -163,21 +163,3 @@ async fn a_piece_that_no_event_can_hold_becomes_several() -> Result<()> {
     })
     .await
 }
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_value_that_the_database_refuses_is_told_to_the_model() -> Result<()> {
-    run(here(), async |stack| {
-        let client = stack.client(0);
-        // Before the first day that Postgres knows.
-        stack.model().push(Script::new().call("add_task", r#"{"title":"dig","due_date":"-8000-01-01"}"#));
-        stack.model().push(Script::new().text("that was too long ago"));
-        let posted = client.accept(&Chat::new("plan it").wait(20)).await?;
-        let view = client.job(&posted.job).await?;
-        ensure_eq!((&view["status"], &view["attempts"]), (&"succeeded".into(), &1.into()), "{view}");
-        let asked = stack.model().received();
-        let last = String::from_utf8_lossy(&asked.last().unwrap().body).into_owned();
-        ensure!(last.contains("out of range"), "the model was not told: {last}");
-        stack.check().await
-    })
-    .await
-}

@@ -106,8 +106,13 @@ async fn the_model_is_not_told_twice_what_a_retry_repeats() -> Result<()> {
         client.until(&retried, &["succeeded"], SOON).await?;
         let asked = stack.model().received();
         let body: serde_json::Value = serde_json::from_slice(&asked.last().unwrap().body)?;
-        let messages = body["messages"].as_array().map(Vec::len);
-        ensure_eq!(messages, Some(1), "messages in a row: {body}");
+        let roles: Vec<_> = body["messages"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .map(|message| message["role"].clone())
+            .collect();
+        ensure_eq!(roles, ["user", "assistant", "user"], "{body}");
         let text = body.to_string();
         ensure_eq!(text.matches("please").count(), 1, "{text}");
         ensure_eq!(text.matches("and this").count(), 1, "{text}");
