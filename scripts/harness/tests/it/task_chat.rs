@@ -151,9 +151,8 @@ async fn a_model_that_is_down_and_a_call_that_needs_approval() -> Result<()> {
 async fn a_hundred_conversations_at_once() -> Result<()> {
     run(offline().running_turns(100), async |stack| {
         let stack: &Stack = stack;
-        let answers =
-            join_all((0..100).map(|count| say(stack, None, &format!("add a task to dig hole {count}"))))
-                .await;
+        let messages: Vec<String> = (0..100).map(|count| format!("add a task to dig hole {count}")).collect();
+        let answers = join_all(messages.iter().map(|message| say(stack, None, message))).await;
         let mut conversations = std::collections::BTreeSet::new();
         for (count, answer) in answers.into_iter().enumerate() {
             let answer = answer?;
