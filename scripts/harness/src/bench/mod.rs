@@ -31,7 +31,7 @@ pub use self::report::{Report, Table};
 use self::{floor::Floor, stack::Stack};
 
 /// What can be measured, in the order in which it is.
-pub const SECTIONS: [&str; 9] =
+pub const SECTIONS: [&str; 10] =
     ["turn", "history", "load", "mcp", "login", "statements", "followers", "slow", "idle", "search"];
 
 /// What to measure.

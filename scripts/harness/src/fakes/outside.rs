@@ -121,7 +121,7 @@ pub fn tools(url: &str) -> Vec<ToolDef> {
         ring("ring_safely", Effect::IdempotentWrite),
         definition("poison", Effect::Read, Arc::new(Poison)),
         ToolDef {
-            run: ToolRun::Workspace(overflow),
+            run: ToolRun::Workspace(Arc::new(overflow)),
             ..definition("overflow", Effect::Read, Arc::new(Poison))
         },
     ]
