@@ -4,7 +4,7 @@
 
 use shared::testing::TestDb;
 
-/// Tables that belong to no tenant: nothing in them is a customer's.
+/// Tables that belong to no tenant: people of the deployment and how they sign in, tenants themselves, processes.
 const WITHOUT_TENANT: &[&str] = &[
     "_sqlx_migrations",
     "outside_identities",

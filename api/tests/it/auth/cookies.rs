@@ -69,6 +69,9 @@ async fn a_browser_session_lives_and_ends() {
     app.send(browser.request(&app, Method::GET, "/api/v1/auth/me")).await.is_error(401, "APP-401-AUTH");
 }
 
+/// Sec-Fetch-Site, Origin, X-CSRF-Token, and whether the request goes through.
+type Case<'a> = (Option<&'a str>, Option<&'a str>, Option<&'a str>, bool);
+
 #[tokio::test]
 async fn what_changes_something_must_be_meant() {
     let app = TestApp::start().await;
@@ -76,9 +79,8 @@ async fn what_changes_something_must_be_meant() {
     let own = format!("http://{}", app.running.addr);
     let right = browser.csrf.as_str();
     let stranger = "wrong";
-    // (Sec-Fetch-Site, Origin, token) and whether the request goes through. `null` is what our own pages' forms send,
-    // because of Referrer-Policy: no-referrer.
-    let cases: [(Option<&str>, Option<&str>, Option<&str>, bool); 12] = [
+    // `null` is what our own pages' forms send, because of Referrer-Policy: no-referrer.
+    let cases: [Case<'_>; 12] = [
         (Some("same-origin"), Some(&own), Some(right), true),
         (Some("same-origin"), Some("null"), Some(right), true),
         (None, Some("http://localhost:0"), Some(right), true),
