@@ -26,9 +26,11 @@ async fn every_era_is_offered_the_same_tools() {
     assert!(names.is_sorted(), "{names:?}");
     let own: Value = app.get(MEMBER, "/tools").await.json();
     let own = own["tools"].as_array().unwrap();
-    assert_eq!(offered.len(), own.len());
-    for (tool, own) in offered.iter().zip(own) {
-        assert_eq!((&tool["name"], &tool["inputSchema"]), (&own["name"], &own["input"]));
+    // A turn is offered some of them.
+    assert_eq!(offered.len(), shared::workspace::tools().len());
+    for own in own {
+        let tool = offered.iter().find(|tool| tool["name"] == own["name"]).unwrap();
+        assert_eq!(tool["inputSchema"], own["input"]);
         assert_eq!(tool["outputSchema"]["type"], "object", "{tool}");
         assert!(tool["title"].as_str().unwrap().starts_with(|first: char| first.is_uppercase()), "{tool}");
         let hints = match own["effect"].as_str().unwrap() {
