@@ -194,7 +194,7 @@ async fn snippets_are_safe_to_show() {
     world.make(&world.ann, def, json!({"title": "a needle & thread"})).await;
     let query = Query { kinds: vec!["task".to_owned()], ..words("needle") };
     let found = find(&world, &world.ann, query).await.unwrap().results;
-    assert_eq!(found[0].snippet, "<mark>needle</mark> &amp; thread");
+    assert_eq!(found[0].snippet, "a <mark>needle</mark> &amp; thread");
 }
 
 #[tokio::test]
