@@ -112,7 +112,7 @@ async fn within_a_transaction_a_batch_that_fails_leaves_the_rest() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn batches_that_want_each_others_items_all_get_through() {
+async fn of_two_batches_that_want_each_others_items_one_goes_first() {
     let world = World::new().await;
     let tasks = definition("task").unwrap();
     let (one, two) = (
@@ -120,7 +120,7 @@ async fn batches_that_want_each_others_items_all_get_through() {
         world.make(&world.ann, tasks, json!({"title": "2"})).await,
     );
     let patch = |id: i64| json!({"op": "patch", "entity": "task", "id": id, "payload": {"x": 1}});
-    let batches = (0..8).map(|number| {
+    let batches = (0..2).map(|number| {
         let (first, second) = if number % 2 == 0 { (one.id, two.id) } else { (two.id, one.id) };
         commit(&world, &world.ann, json!([patch(first), patch(second)]))
     });
@@ -128,5 +128,5 @@ async fn batches_that_want_each_others_items_all_get_through() {
     let through = outcomes.iter().filter(|outcome| outcome.is_ok()).count();
     let left = world.all(&world.ann, tasks).await;
     assert!(left.iter().all(|task| task.version == 1 + i64::try_from(through).unwrap()), "{left:?}");
-    assert!(through >= 4, "{outcomes:?}");
+    assert_eq!(through, 2, "{outcomes:?}");
 }
