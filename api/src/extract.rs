@@ -57,6 +57,11 @@ impl<T: DeserializeOwned + Default> FromRequest<App> for OptionalJson<T> {
     }
 }
 
+/// The bytes of a body, whatever they are.
+pub(crate) async fn body(request: Request, most: usize) -> Result<Bytes, Failure> {
+    read(request, most).await
+}
+
 /// The bytes of a body that says it is JSON.
 pub(crate) async fn json_body(request: Request, most: usize) -> Result<Bytes, Failure> {
     if !is_json(request.headers()) {

@@ -13,6 +13,7 @@ mod headers;
 mod limits;
 mod mcp;
 mod metrics;
+mod oauth_server;
 mod object;
 mod openapi;
 mod request;

@@ -11,6 +11,8 @@ use shared::{
     db::{self, DbRole, TenantDb},
     events::Hub,
     identity::{SignInSettings, SignIns},
+    mcp::authorization::AuthorizationServer,
+    outbound::Outbound,
     sessions::{LastAccessed, Sessions, TokenKeys},
     telemetry::Recorder,
     turns::{TurnSettings, Turns},
@@ -90,6 +92,11 @@ pub async fn start_with_entities(config: Config, entities: &'static [EntityDef])
         changes,
         mcp: mcp::Endpoint::new(&config, &shared::workspace::tools_of(entities)),
         tools: shared::workspace::turn_tools(),
+        oauth: config
+            .sign_ins
+            .outside_issuer
+            .is_none()
+            .then(|| AuthorizationServer::new(engine.clone(), Outbound::new(&config.outbound_allow))),
         callers,
         metrics: Metrics::new(Recorder::start()?),
         config,

@@ -3,8 +3,8 @@
 use std::{ops::Deref, sync::Arc};
 
 use shared::{
-    config::Config, db::TenantDb, events::Hub, sessions::LastAccessed, tools::ToolDef, turns::Turns,
-    workspace::changes::ChangeHub,
+    config::Config, db::TenantDb, events::Hub, mcp::authorization::AuthorizationServer,
+    sessions::LastAccessed, tools::ToolDef, turns::Turns, workspace::changes::ChangeHub,
 };
 use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
@@ -28,6 +28,8 @@ pub(crate) struct Parts {
     pub(crate) tools: Vec<ToolDef>,
     pub(crate) callers: Callers,
     pub(crate) mcp: mcp::Endpoint,
+    /// Lets programs in; none where an outside issuer does.
+    pub(crate) oauth: Option<AuthorizationServer>,
     pub(crate) metrics: Metrics,
     /// Cancelled when the process begins to stop: streams end and readiness is gone.
     pub(crate) draining: CancellationToken,

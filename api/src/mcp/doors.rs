@@ -73,6 +73,19 @@ impl Doors {
         }
     }
 
+    /// Whether this is the address of our `/mcp`, by one of our names.
+    pub(super) fn is_resource(&self, text: &str) -> bool {
+        Url::parse(text).is_ok_and(|url| {
+            let plain = url.query().is_none()
+                && url.fragment().is_none()
+                && url.username().is_empty()
+                && url.password().is_none();
+            let path = url.path().strip_prefix(self.public.path());
+            let by_name = url.origin() == self.public.origin() || self.loopback && is_loopback(&url);
+            plain && by_name && matches!(path, Some("mcp" | "mcp/"))
+        })
+    }
+
     fn is_ours(&self, origin: &Url) -> bool {
         matches!(origin.scheme(), "http" | "https")
             && (origin.origin() == self.public.origin()
@@ -155,6 +168,27 @@ mod tests {
         }
         assert!(opens(&doors(true), "localhost:8080", Some("http://localhost:6274")));
         assert!(!opens(&doors(true), "localhost:8080", Some("http://evil.example")));
+    }
+
+    #[test]
+    fn the_resource_is_ours() {
+        for ours in
+            ["https://alfred.example/mcp", "https://alfred.example/mcp/", "HTTPS://Alfred.example:443/mcp"]
+        {
+            assert!(doors(false).is_resource(ours), "{ours}");
+        }
+        for other in [
+            "https://alfred.example/",
+            "https://alfred.example/mcpx",
+            "https://alfred.example/mcp?x",
+            "https://alfred.example/mcp#x",
+            "https://evil.example/mcp",
+            "http://localhost/mcp",
+            "mcp",
+        ] {
+            assert!(!doors(false).is_resource(other), "{other}");
+        }
+        assert!(doors(true).is_resource("http://127.0.0.1:8080/mcp"));
     }
 
     #[test]

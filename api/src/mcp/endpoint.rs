@@ -99,6 +99,11 @@ impl Endpoint {
         self.doors.base(headers)
     }
 
+    /// Whether this names us as the resource that a token is for.
+    pub(crate) fn is_resource(&self, text: &str) -> bool {
+        self.doors.is_resource(text)
+    }
+
     /// A refusal for want of a credential tells where to get one.
     fn refuse(&self, failure: Failure, headers: &HeaderMap) -> Response {
         let mut response = failure.into_response();

@@ -7,9 +7,10 @@ use axum::{
 };
 use http::HeaderMap;
 use serde::Serialize;
+use shared::identity::Scope;
 use utoipa::ToSchema;
 
-use crate::{error::Answer, mcp, state::App};
+use crate::{error::Answer, mcp, oauth_server, state::App};
 
 /// One message of the Model Context Protocol: Streamable HTTP without sessions, any revision from 2024-11-05 to
 /// 2026-07-28. What is wrong with the message itself is answered as JSON-RPC.
@@ -35,7 +36,6 @@ pub(crate) struct ProtectedResource {
     #[schema(example = "https://alfred.example/mcp")]
     resource: String,
     /// Who issues them.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
     authorization_servers: Vec<String>,
     bearer_methods_supported: Vec<&'static str>,
     resource_name: &'static str,
@@ -46,18 +46,28 @@ pub(crate) struct ProtectedResource {
 /// Tells who issues tokens for the MCP server (RFC 9728).
 #[utoipa::path(
     get, path = "/.well-known/oauth-protected-resource/mcp", tag = "mcp",
-    responses((status = 200, description = "The description", body = ProtectedResource))
+    responses(
+        (status = 200, description = "The description", body = ProtectedResource),
+        (status = 403, description = "Host is not ours", body = crate::error::ErrorBody),
+    )
 )]
 pub(crate) async fn protected_resource(
     State(app): State<App>,
     headers: HeaderMap,
 ) -> Answer<JsonAnswer<ProtectedResource>> {
     let base = app.mcp.base(&headers)?;
+    let (issuer, scopes) = match &app.config.sign_ins.outside_issuer {
+        Some(outside) => (outside.issuer.clone(), Vec::new()),
+        None => {
+            let scopes = oauth_server::GRANTABLE.map(Scope::as_str).to_vec();
+            (app.callers.sign_ins().issuer().to_owned(), scopes)
+        }
+    };
     Ok(JsonAnswer(ProtectedResource {
         resource: mcp::resource(&base),
-        authorization_servers: Vec::new(),
+        authorization_servers: vec![issuer],
         bearer_methods_supported: vec!["header"],
         resource_name: "Alfred",
-        scopes_supported: Vec::new(),
+        scopes_supported: scopes,
     }))
 }

@@ -10,6 +10,7 @@ pub(crate) mod health;
 pub(crate) mod jobs;
 pub(crate) mod mcp;
 pub(crate) mod meta;
+pub(crate) mod oauth_server;
 pub(crate) mod search;
 pub(crate) mod sessions;
 pub(crate) mod stats;

@@ -9,6 +9,7 @@ mod changes;
 mod documents;
 mod limits;
 mod mcp;
+mod oauth_server;
 mod operations;
 mod search;
 mod sessions;

@@ -47,6 +47,7 @@ async fn nobody_comes_in_without_a_credential() {
         open,
         [
             "/.well-known/jwks.json",
+            "/.well-known/oauth-authorization-server",
             "/.well-known/oauth-protected-resource/mcp",
             "/api/v1/auth/login",
             "/api/v1/auth/logout",
@@ -54,6 +55,12 @@ async fn nobody_comes_in_without_a_credential() {
             "/api/v1/auth/register",
             "/healthz",
             "/metrics",
+            "/oauth/authorize",
+            "/oauth/authorize",
+            "/oauth/register",
+            "/oauth/revoke",
+            "/oauth/sign-in",
+            "/oauth/token",
             "/readyz"
         ]
     );

@@ -109,6 +109,8 @@ pub struct Config {
     pub sign_ins: SignInConfig,
     /// Whose `X-Forwarded-For` is believed.
     pub trusted_proxies: Vec<Network>,
+    /// `OUTBOUND_ALLOW`: private addresses that what others name may lead us to.
+    pub outbound_allow: Vec<Network>,
 
     pub db_url: SecretString,
     pub db_engine_url: SecretString,
@@ -255,6 +257,7 @@ fn read(reader: &mut Reader<'_>) -> Option<Config> {
         tenants: tenants?,
         sign_ins,
         trusted_proxies: reader.list("TRUSTED_PROXIES", "an address or a network such as 10.0.0.0/8"),
+        outbound_allow: reader.list("OUTBOUND_ALLOW", "an address or a network such as 10.0.0.0/8"),
         db_pool_max: reader.number("DB_POOL_MAX", 3, 1000),
         model: model(reader),
         model_retries: reader.number("MODEL_RETRIES", 0, 20),

@@ -42,6 +42,7 @@ groups! {
         RATE_LIMIT_CHAT_PER_MINUTE = "60", "Those of them that make a chat turn.";
         RATE_LIMIT_ADDRESS_PER_MINUTE = "6000", "Requests from one address (or IPv6 /64), with all its credentials together.";
         RATE_LIMIT_ADDRESS_CHAT_PER_MINUTE = "600", "Those of them that make a chat turn.";
+        OUTBOUND_ALLOW = "", "Private addresses that an address given by somebody else may lead to, also without TLS: addresses or networks such as 10.0.0.0/8, separated by commas. Unset: none.";
         MAX_BODY_BYTES = "1048576", "The largest request body, in bytes.";
         LOG_LEVEL = "info", "error, warn, info, debug or trace, or directives such as info,sqlx=debug.";
         DRAIN_SECONDS = "20", "How long a process that was told to stop waits for what it is doing.";

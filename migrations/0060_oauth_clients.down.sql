@@ -1,0 +1,2 @@
+drop table oauth_codes;
+drop table oauth_clients;

@@ -1,0 +1,169 @@
+//! The one client for addresses that somebody else has chosen. It goes to public addresses alone, by https alone, follows no
+//! redirect, and bounds the time and the size of what comes back.
+//!
+//! Invariant: the address that was checked is the one that is connected to, because the check is the resolver.
+
+mod address;
+
+use std::{net::IpAddr, sync::Arc, time::Duration};
+
+use http::{StatusCode, header};
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use serde_json::Value;
+use tokio::sync::OnceCell;
+use url::{Host, Url};
+
+use crate::{
+    config::Network,
+    error::{Error, Result},
+};
+
+const CONNECT_TIME: Duration = Duration::from_secs(3);
+const WHOLE_TIME: Duration = Duration::from_secs(5);
+
+/// Asks others, with care.
+#[derive(Clone)]
+pub struct Outbound {
+    allowed: Arc<[Network]>,
+    /// Made when it is first needed: reading the machine's certificates takes long.
+    client: Arc<OnceCell<reqwest::Client>>,
+}
+
+impl Outbound {
+    /// Private addresses in `allowed` may be asked as well, also without TLS.
+    #[must_use]
+    pub fn new(allowed: &[Network]) -> Self {
+        Self { allowed: allowed.into(), client: Arc::default() }
+    }
+
+    /// Fetches a JSON document.
+    ///
+    /// # Errors
+    /// 422 with a sentence that names neither address nor answer, so that nobody learns about a network by asking us.
+    pub async fn json(&self, url: &Url, largest: usize) -> Result<Value> {
+        self.check(url)?;
+        let client = self.client.get_or_try_init(|| async { self.build() }).await?;
+        let refused = || Error::unacceptable(format!("{url} cannot be fetched"));
+        let asked = client.get(url.clone()).header(header::ACCEPT, "application/json").send().await;
+        let mut response = asked.map_err(|error| refused().with_source(error.without_url()))?;
+        if response.status() != StatusCode::OK {
+            return Err(refused());
+        }
+        let content_type = response.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+        let essence = content_type.unwrap_or_default().split(';').next().unwrap_or_default().trim();
+        if essence != "application/json"
+            && !(essence.starts_with("application/") && essence.ends_with("+json"))
+        {
+            return Err(Error::unacceptable(format!("{url} is not JSON")));
+        }
+        let mut body = Vec::new();
+        while let Some(chunk) =
+            response.chunk().await.map_err(|error| refused().with_source(error.without_url()))?
+        {
+            if body.len() + chunk.len() > largest {
+                return Err(Error::unacceptable(format!("{url} is larger than {largest} bytes")));
+            }
+            body.extend_from_slice(&chunk);
+        }
+        serde_json::from_slice(&body).map_err(|_| Error::unacceptable(format!("{url} is not JSON")))
+    }
+
+    /// What can be said about an address before it is resolved.
+    fn check(&self, url: &Url) -> Result<()> {
+        let literal = match url.host() {
+            Some(Host::Ipv4(address)) => Some(IpAddr::V4(address)),
+            Some(Host::Ipv6(address)) => Some(IpAddr::V6(address)),
+            Some(Host::Domain(_)) => None,
+            None => return Err(Error::unacceptable(format!("{url} has no host"))),
+        };
+        let named = literal.is_some_and(|address| is_in(&self.allowed, address));
+        if url.scheme() != "https" && !(url.scheme() == "http" && named) {
+            return Err(Error::unacceptable(format!("{url} must begin with https://")));
+        }
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err(Error::unacceptable("an address with a user name or password is not fetched"));
+        }
+        if literal.is_some_and(|address| !is_open(&self.allowed, address)) {
+            return Err(Error::unacceptable(format!("{url} cannot be fetched")));
+        }
+        Ok(())
+    }
+
+    fn build(&self) -> Result<reqwest::Client> {
+        reqwest::Client::builder()
+            .dns_resolver(Arc::new(Guard { allowed: Arc::clone(&self.allowed) }))
+            .redirect(reqwest::redirect::Policy::none())
+            .connect_timeout(CONNECT_TIME)
+            .timeout(WHOLE_TIME)
+            // A proxy would resolve names by itself, out of the guard's sight.
+            .no_proxy()
+            .pool_max_idle_per_host(0)
+            .user_agent(concat!("alfred/", env!("CARGO_PKG_VERSION")))
+            .build()
+            .map_err(Error::internal)
+    }
+}
+
+/// Resolves names, to addresses that may be asked.
+struct Guard {
+    allowed: Arc<[Network]>,
+}
+
+impl Resolve for Guard {
+    fn resolve(&self, name: Name) -> Resolving {
+        let allowed = Arc::clone(&self.allowed);
+        Box::pin(async move {
+            let found: Vec<_> = tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
+            // One closed address among open ones is an attempt to have us choose it.
+            if found.is_empty() || found.iter().any(|found| !is_open(&allowed, found.ip())) {
+                return Err("the name leads to an address that is not asked".into());
+            }
+            Ok(Box::new(found.into_iter()) as Addrs)
+        })
+    }
+}
+
+fn is_open(allowed: &[Network], address: IpAddr) -> bool {
+    address::is_public(address) || is_in(allowed, address)
+}
+
+fn is_in(networks: &[Network], address: IpAddr) -> bool {
+    networks.iter().any(|network| network.contains(address.to_canonical()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_public_addresses_by_https() {
+        let nothing = Outbound::new(&[]);
+        let inside = Outbound::new(&["127.0.0.0/8".parse().unwrap()]);
+        let may = |outbound: &Outbound, url: &str| outbound.check(&url.parse().unwrap()).is_ok();
+        for url in ["https://example.com/client.json", "https://93.184.216.34/x"] {
+            assert!(may(&nothing, url) && may(&inside, url), "{url}");
+        }
+        for url in [
+            "http://example.com/x",
+            "https://127.0.0.1/x",
+            "https://2130706433/x",
+            "https://0x7f.1/x",
+            "https://[::1]/x",
+            "https://[::ffff:10.0.0.1]/x",
+            "https://169.254.169.254/latest",
+            "https://user:p@example.com/x",
+            "file:///etc/passwd",
+        ] {
+            assert!(!may(&nothing, url), "{url}");
+        }
+        assert!(may(&inside, "http://127.0.0.1:9000/x") && may(&inside, "https://127.0.0.1/x"));
+        assert!(!may(&inside, "http://localhost/x") && !may(&inside, "https://10.0.0.1/x"));
+    }
+
+    #[tokio::test]
+    async fn a_name_that_leads_inside_is_not_asked() {
+        let asked = Outbound::new(&[]).json(&"https://localhost:1/x".parse().unwrap(), 1024).await;
+        let source = std::error::Error::source(&asked.unwrap_err()).map(|error| format!("{error:?}"));
+        assert!(source.unwrap().contains("not asked"));
+    }
+}
