@@ -11,7 +11,7 @@ use http::{HeaderMap, header, request::Parts};
 use serde::de::DeserializeOwned;
 use shared::{
     error::{Error, Invalid},
-    ids::{ApiKeyId, SessionId, TurnId},
+    ids::{ApiKeyId, SessionId, TenantId, TurnId},
 };
 
 use crate::{
@@ -201,6 +201,17 @@ impl FromRequestParts<App> for ApiKeyOfPath {
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Failure> {
         Ok(Self(ApiKeyId(path_id(parts, app, "there is no such key").await?)))
+    }
+}
+
+/// The tenant that the path names.
+pub(crate) struct TenantOfPath(pub(crate) TenantId);
+
+impl FromRequestParts<App> for TenantOfPath {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Failure> {
+        Ok(Self(TenantId(path_id(parts, app, "there is no such tenant").await?)))
     }
 }
 

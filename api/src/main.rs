@@ -25,13 +25,14 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const HELP: &str = "api [COMMAND]
 
-  serve         serve HTTP until SIGTERM or Ctrl-C (the default)
-  migrate       bring the database up to date; also makes the tenant, user and key of API_KEY
-  healthcheck   exit 0 when the api on this machine answers /healthz
-  openapi       print the OpenAPI document
-  tools         print the workspace's tools, as MCP clients see them
-  env           print .env.example
-  help          print this
+  serve                serve HTTP until SIGTERM or Ctrl-C (the default)
+  migrate              bring the database up to date; also makes the tenant, user and key of API_KEY
+  create-operator-key  make an API key that operates the deployment, and print it once
+  healthcheck          exit 0 when the api on this machine answers /healthz
+  openapi              print the OpenAPI document
+  tools                print the workspace's tools, as MCP clients see them
+  env                  print .env.example
+  help                 print this
 
 Configuration comes from the environment, see .env.example.
 ";
@@ -41,6 +42,7 @@ fn main() -> ExitCode {
     let outcome = match command.as_deref() {
         None | Some("serve") => with_config(serve),
         Some("migrate") => with_config(migrate),
+        Some("create-operator-key") => with_config(create_operator_key),
         Some("healthcheck") => with_config(healthcheck),
         Some("openapi") => print(&api::openapi_document()),
         Some("tools") => print(&api::tools_document()),
@@ -100,6 +102,15 @@ async fn migrate(config: Config) -> anyhow::Result<()> {
         .map_err(with_causes)
         .context("API_KEY was not stored")?;
     Ok(())
+}
+
+/// The key is all that goes to the standard output, so that it can be piped to where it is kept.
+async fn create_operator_key(config: Config) -> anyhow::Result<()> {
+    let key = shared::provision::create_operator_key(&config)
+        .await
+        .map_err(with_causes)
+        .context("no operator key was made")?;
+    print(&format!("{}\n", key.expose_secret()))
 }
 
 /// Our error's Display is for clients; at the command line the causes are wanted.

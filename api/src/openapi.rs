@@ -35,7 +35,9 @@ const NO_SCOPES: [&str; 0] = [];
         (name = "workspace", description = "Items that people and models work on: the same eight operations for each kind"),
         (name = "usage", description = "What models cost"),
         (name = "auth", description = "Signing up, in and out; API keys"),
+        (name = "tenants", description = "Which tenant a request acts in"),
         (name = "admin", description = "For a tenant's admins"),
+        (name = "operator", description = "For whoever operates the deployment"),
         (name = "operations", description = "Health and metrics; no credential"),
     )
 )]

@@ -85,6 +85,22 @@ fn described(entities: &'static [EntityDef]) -> (Router<App>, OpenApi) {
         .routes(routes!(routes::auth_keys::list_keys, routes::auth_keys::post_key))
         .routes(routes!(routes::auth_keys::delete_key))
         .routes(routes!(routes::auth::jwks))
+        .routes(routes!(routes::tenant::get_tenant))
+        .routes(routes!(routes::admin::members::list_members, routes::admin::members::post_member))
+        .routes(routes!(routes::admin::members::patch_member, routes::admin::members::delete_member))
+        .routes(routes!(routes::admin::audit::list_audit))
+        .routes(routes!(routes::admin::tenants::list_tenants, routes::admin::tenants::post_tenant))
+        .routes(routes!(
+            routes::admin::tenants::get_tenant,
+            routes::admin::tenants::patch_tenant,
+            routes::admin::tenants::delete_tenant
+        ))
+        .routes(routes!(routes::admin::tenants::suspend))
+        .routes(routes!(routes::admin::tenants::resume))
+        .routes(routes!(routes::admin::tenants::export))
+        .routes(routes!(routes::admin::audit::list_audit_of))
+        .routes(routes!(routes::admin::secrets::list_secrets, routes::admin::secrets::post_secret))
+        .routes(routes!(routes::admin::secrets::get_secret))
         .routes(routes!(routes::health::healthz))
         .routes(routes!(routes::health::readyz))
         .routes(routes!(routes::health::metrics))

@@ -16,6 +16,7 @@ use shared::{
     sessions::{LastAccessed, Sessions, TokenKeys},
     telemetry::Recorder,
     turns::{TurnSettings, Turns},
+    vault::Vault,
     workspace::{ENTITIES, EntityDef, changes::ChangeHub},
 };
 use sqlx::postgres::PgConnectOptions;
@@ -84,7 +85,9 @@ pub async fn start_with_entities(config: Config, entities: &'static [EntityDef])
     let ending =
         Ending { draining: draining.clone(), cut: CancellationToken::new(), connections: TaskTracker::new() };
     let sign_ins = SignIns::start(engine.clone(), sign_in_settings(&config), draining.clone())?;
-    let callers = Callers::start(&config, app_pool, engine.clone(), sign_ins, draining.clone())?;
+    let vault = Vault::new(&config.fernet_keys)?;
+    let callers =
+        Callers::start(&config, vault.clone(), app_pool, engine.clone(), sign_ins, draining.clone())?;
     let app = App::new(Parts {
         last_accessed: LastAccessed::start(engine.clone(), config.session_idle_days, draining.clone()),
         turns,
@@ -98,6 +101,7 @@ pub async fn start_with_entities(config: Config, entities: &'static [EntityDef])
             .is_none()
             .then(|| AuthorizationServer::new(engine.clone(), Outbound::new(&config.outbound_allow))),
         callers,
+        vault,
         metrics: Metrics::new(Recorder::start()?),
         config,
         tenants,

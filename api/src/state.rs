@@ -4,7 +4,7 @@ use std::{ops::Deref, sync::Arc};
 
 use shared::{
     config::Config, db::TenantDb, events::Hub, mcp::authorization::AuthorizationServer,
-    sessions::LastAccessed, tools::ToolDef, turns::Turns, workspace::changes::ChangeHub,
+    sessions::LastAccessed, tools::ToolDef, turns::Turns, vault::Vault, workspace::changes::ChangeHub,
 };
 use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
@@ -30,6 +30,8 @@ pub(crate) struct Parts {
     pub(crate) mcp: mcp::Endpoint,
     /// Lets programs in; none where an outside issuer does.
     pub(crate) oauth: Option<AuthorizationServer>,
+    /// Seals secrets at rest.
+    pub(crate) vault: Vault,
     pub(crate) metrics: Metrics,
     /// Cancelled when the process begins to stop: streams end and readiness is gone.
     pub(crate) draining: CancellationToken,

@@ -11,7 +11,7 @@ use std::{
 };
 
 use sqlx::{
-    AssertSqlSafe, Connection as _, PgConnection, PgPool, Postgres, Transaction,
+    AssertSqlSafe, ConnectOptions as _, Connection as _, PgConnection, PgPool, Postgres, Transaction,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 
@@ -112,12 +112,32 @@ pub fn migration_pool(options: PgConnectOptions) -> PgPool {
         .connect_lazy_with(options)
 }
 
+/// A transaction for one statement that is asked before there is a tenant. By itself the statement would be two round
+/// trips, which a pooler in transaction mode may send to two servers.
+///
+/// # Errors
+/// The database's.
+pub async fn before_tenant(app: &PgPool) -> Result<Transaction<'static, Postgres>> {
+    Ok(app.begin_with(begin_of(app)).await?)
+}
+
+/// How a transaction on this pool begins. Behind a pooler in transaction mode, which `statement-cache-capacity=0` in the
+/// URL tells of, a server's connection still has statements of its former clients, under the names that ours will get.
+fn begin_of(pool: &PgPool) -> &'static str {
+    let is_pooled = pool
+        .connect_options()
+        .to_url_lossy()
+        .query_pairs()
+        .any(|(name, value)| name == "statement-cache-capacity" && value == "0");
+    if is_pooled { "begin; deallocate all" } else { "begin" }
+}
+
 /// Whether Postgres answers on this pool.
 ///
 /// # Errors
 /// The database's.
 pub async fn answers(pool: &PgPool) -> Result<()> {
-    sqlx::query("select 1").execute(pool).await?;
+    sqlx::raw_sql("select 1").execute(pool).await?;
     Ok(())
 }
 
@@ -162,6 +182,7 @@ pub static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../migrations")
 #[derive(Clone)]
 pub struct TenantDb {
     app: PgPool,
+    begin: &'static str,
     counters: Arc<Counters>,
     announce: Announce,
 }
@@ -173,7 +194,7 @@ impl TenantDb {
     /// Over the pool of the app role.
     #[must_use]
     pub fn new(app: PgPool, counters: Arc<Counters>) -> Self {
-        Self { app, counters, announce: Arc::new(|_| ()) }
+        Self { begin: begin_of(&app), app, counters, announce: Arc::new(|_| ()) }
     }
 
     /// The same, and after each commit that changed items `announce` is called with the tenant.
@@ -202,7 +223,8 @@ impl TenantDb {
         // One round trip: the ids are uuids and the role is one of two words, so nothing needs quoting. SET LOCAL is what
         // set_config(.., true) does, without the planner [measured: 34 us of Postgres against 57].
         let begin = format!(
-            "begin; set local app.tenant_id = '{}'; set local app.user_id = '{}'; set local app.role = '{}'",
+            "{}; set local app.tenant_id = '{}'; set local app.user_id = '{}'; set local app.role = '{}'",
+            self.begin,
             actor.tenant,
             actor.user,
             actor.role.as_str()

@@ -24,8 +24,10 @@ use shared::{
     events::EventLog,
     model,
     sessions::{Sessions, TokenKeys},
+    tenancy::secrets::{Folder, SecretStore},
     tools::ToolDef,
     turns::{TurnSettings, Turns},
+    vault::Vault,
 };
 use sqlx::postgres::PgConnectOptions;
 use tokio::{sync::Notify, task::JoinHandle};
@@ -33,6 +35,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     engine::{Contact, Engine, Settings},
+    jobs::Upkeep,
     queues::Handling,
     supervisor::{Role, Supervisor},
 };
@@ -165,11 +168,16 @@ pub async fn start(config: Config, extras: Extras) -> anyhow::Result<Running> {
     if !extras.solo {
         // Pools of their own: the queues must not wait for turns, nor turns for the queues.
         let queue_pool = db::pool(engine_options, 3);
-
+        let folder = config.tenants.secrets_folder.clone();
+        let upkeep = Upkeep {
+            engine: engine_pool.clone(),
+            vault: Vault::new(&config.fernet_keys)?,
+            secret_store: folder.map(|folder| Arc::new(Folder(folder)) as Arc<dyn SecretStore>),
+        };
         for queue in queues {
             let handling = Handling {
                 claim: Arc::clone(&engine.wake),
-                engine: engine_pool.clone(),
+                upkeep: upkeep.clone(),
                 told: Arc::clone(&queue.told),
             };
             spawn(Box::pin(queues::drive(queue, queue_pool.clone(), handling, stopping.clone())));

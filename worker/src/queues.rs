@@ -13,7 +13,10 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use ulid::Ulid;
 
-use crate::{jobs, wake::Wake};
+use crate::{
+    jobs::{self, Upkeep},
+    wake::Wake,
+};
 
 /// Heartbeat of queues with short handlers; a dead process's tickets come back after five of them.
 const HEARTBEAT: Duration = Duration::from_secs(60);
@@ -23,7 +26,7 @@ const HEARTBEAT: Duration = Duration::from_secs(60);
 pub(crate) struct Handling {
     /// Tells the supervisor to claim turns.
     pub(crate) claim: Arc<Notify>,
-    pub(crate) engine: PgPool,
+    pub(crate) upkeep: Upkeep,
     /// Makes the queue fetch again.
     pub(crate) told: Arc<Notify>,
 }
@@ -121,7 +124,7 @@ async fn handle(ticket: Value, queue: Data<Handling>) -> Result<(), BoxDynError>
         return Ok(());
     }
     match serde_json::from_value::<MaintenanceTicket>(ticket) {
-        Ok(ticket) => jobs::run_guarded(&ticket.task, &queue.engine).await,
+        Ok(ticket) => jobs::run_guarded(&ticket.task, &queue.upkeep).await,
         Err(error) => Err(AbortError::new(error).into()),
     }
 }

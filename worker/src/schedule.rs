@@ -17,6 +17,8 @@ pub(crate) struct Schedule {
 
 /// Every schedule, sorted by task.
 pub(crate) const SCHEDULES: &[Schedule] = &[
+    Schedule { task: "deleted-tenants", every: Duration::from_secs(60) },
+    Schedule { task: "header-secrets", every: Duration::from_secs(3600) },
     Schedule { task: "partitions", every: Duration::from_secs(3600) },
     Schedule { task: "retention", every: Duration::from_secs(300) },
     Schedule { task: "search", every: Duration::from_secs(30) },

@@ -8,6 +8,7 @@ mod cookie;
 pub(crate) mod event;
 mod known;
 mod last_use;
+mod roles;
 mod scopes;
 mod tenant;
 
@@ -18,12 +19,16 @@ use shared::{
     config::Config,
     error::{Code, Error, Result},
     identity::{self, Actor, KeyHash, Outside, Principal, SignIns},
+    vault::Vault,
 };
 use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 use tracing::{Span, field::display};
 
-pub(crate) use self::cookie::Cookies;
+pub(crate) use self::{
+    cookie::Cookies,
+    roles::{Admin, Operator},
+};
 use self::{
     known::{Found, Known},
     last_use::LastUse,
@@ -72,7 +77,7 @@ pub(crate) struct Callers {
     cookies: Cookies,
     known: Known,
     last_use: LastUse,
-    tenants: tenant::Tenants,
+    pub(crate) tenants: tenant::Tenants,
 }
 
 /// A credential as the request has it.
@@ -86,9 +91,10 @@ impl Callers {
     /// Over the pool of the app role, and the engine's for what is about no tenant.
     ///
     /// # Errors
-    /// When no HTTP client can be made.
+    /// When no HTTP client can be made, or a key of `FERNET_KEY` cannot be read.
     pub(crate) fn start(
         config: &Config,
+        vault: Vault,
         app: PgPool,
         engine: PgPool,
         sign_ins: SignIns,
@@ -96,12 +102,12 @@ impl Callers {
     ) -> Result<Self> {
         let outside = config.sign_ins.outside_issuer.as_ref();
         Ok(Self {
+            tenants: tenant::Tenants::new(&app, config, vault)?,
             app,
             outside: outside.map(|issuer| Outside::new(engine.clone(), issuer)).transpose()?,
             cookies: Cookies::new(config),
             known: Known::default(),
             last_use: LastUse::start(engine, sign_ins.clone(), stop),
-            tenants: tenant::Tenants::new(config.default_tenant),
             sign_ins,
         })
     }

@@ -17,6 +17,7 @@ pub(crate) mod stats;
 pub(crate) mod streams;
 pub(crate) mod sync;
 pub(crate) mod task_chat;
+pub(crate) mod tenant;
 pub(crate) mod tools;
 pub(crate) mod usage;
 pub(crate) mod workspace;

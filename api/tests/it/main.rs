@@ -15,5 +15,6 @@ mod search;
 mod sessions;
 mod strangers;
 mod streams;
+mod tenants;
 mod turns;
 mod workspace;

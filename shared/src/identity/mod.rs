@@ -121,6 +121,11 @@ impl KeyHash {
     pub fn of(key: &SecretString) -> Self {
         Self(Sha256::digest(key.expose_secret().as_bytes()).into())
     }
+
+    /// As stored.
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
 }
 
 /// The owner of an API key, or none when the key is unknown, expired or revoked.

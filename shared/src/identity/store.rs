@@ -43,13 +43,15 @@ impl From<KeyRow> for Principal {
 }
 
 pub(super) async fn by_key_hash(app: &PgPool, hash: &[u8; 32]) -> Result<Option<Principal>> {
+    let mut tx = crate::db::before_tenant(app).await?;
     let row: Option<KeyRow> = sqlx::query_as(
         "select key_id, tenant_id, user_id, role, operator, scopes, email, email_verified, timezone
          from identity_by_key_hash($1)",
     )
     .bind(hash.as_slice())
-    .fetch_optional(app)
+    .fetch_optional(&mut *tx)
     .await?;
+    tx.commit().await?;
     Ok(row.map(Principal::from))
 }
 
@@ -86,11 +88,13 @@ pub(super) async fn ensure(engine: &PgPool, new: &NewIdentity<'_>) -> Result<()>
     .bind(new.role.as_str())
     .execute(&mut *tx)
     .await?;
-    sqlx::query("select tenant_slots_resize($1, $2)")
-        .bind(new.tenant)
-        .bind(new.running_turns)
-        .execute(&mut *tx)
-        .await?;
+    sqlx::query(
+        "select tenant_slots_resize($1, coalesce((select running_turns from tenants where id = $1), $2))",
+    )
+    .bind(new.tenant)
+    .bind(new.running_turns)
+    .execute(&mut *tx)
+    .await?;
     sqlx::query(
         "insert into api_keys (tenant_id, id, user_id, key_hash, operator) values ($1, $2, $3, $4, $5)
          on conflict (key_hash) do nothing",

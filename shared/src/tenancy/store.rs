@@ -37,6 +37,14 @@ pub(super) async fn clear_policy(tx: &mut TenantTx, tool: &str) -> Result<bool> 
     Ok(done.rows_affected() > 0)
 }
 
+pub(super) async fn name(tx: &mut TenantTx) -> Result<Option<String>> {
+    let tenant = tx.actor().tenant;
+    Ok(sqlx::query_scalar("select name from tenants where id = $1")
+        .bind(tenant)
+        .fetch_optional(tx.connection())
+        .await?)
+}
+
 pub(super) async fn system_prompt(tx: &mut TenantTx) -> Result<Option<String>> {
     let tenant = tx.actor().tenant;
     Ok(sqlx::query_scalar("select system_prompt from tenants where id = $1")

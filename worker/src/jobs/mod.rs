@@ -1,15 +1,20 @@
-//! Maintenance: partitions, retention [Q4] and done tickets. Everything is deleted in chunks of well under a second, so
+//! Maintenance: partitions, retention [Q4], done tickets, header secrets and what deleted tenants leave behind. Everything is deleted in chunks of well under a second, so
 //! that no transaction holds up the change feed or vacuum.
 
 pub(crate) mod store;
 
-use std::{panic::AssertUnwindSafe, time::Duration};
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use apalis::prelude::{AbortError, BoxDynError};
 use chrono::TimeDelta;
 use futures::FutureExt;
 use shared::{
     Error,
+    tenancy::{
+        control,
+        secrets::{self, Rotated, SecretStore},
+    },
+    vault::Vault,
     workspace::{changes, search},
 };
 use sqlx::PgPool;
@@ -22,10 +27,19 @@ const CHUNK: i64 = 2000;
 /// For how long the change feed can be read from a cursor.
 const FEED_DAYS: i64 = 30;
 
+/// What maintenance works with.
+#[derive(Clone)]
+pub(crate) struct Upkeep {
+    pub(crate) engine: PgPool,
+    pub(crate) vault: Vault,
+    /// Where new header secrets are put; without one they wait to be fetched.
+    pub(crate) secret_store: Option<Arc<dyn SecretStore>>,
+}
+
 /// Runs a maintenance task. Time-outs and panics are caught in here: the queue's own layers would leave its row running
 /// for ever.
-pub(crate) async fn run_guarded(task: &str, engine: &PgPool) -> Result<(), BoxDynError> {
-    let work = AssertUnwindSafe(run(task, engine)).catch_unwind();
+pub(crate) async fn run_guarded(task: &str, upkeep: &Upkeep) -> Result<(), BoxDynError> {
+    let work = AssertUnwindSafe(run(task, upkeep)).catch_unwind();
     match tokio::time::timeout(LIMIT, work).await {
         Ok(Ok(Ok(()))) => Ok(()),
         Ok(Ok(Err(error))) => {
@@ -37,8 +51,26 @@ pub(crate) async fn run_guarded(task: &str, engine: &PgPool) -> Result<(), BoxDy
     }
 }
 
-async fn run(task: &str, engine: &PgPool) -> Result<(), Error> {
+async fn run(task: &str, upkeep: &Upkeep) -> Result<(), Error> {
+    let engine = &upkeep.engine;
     match task {
+        "deleted-tenants" => {
+            let rows = control::erase_deleted(engine, CHUNK).await?;
+            if rows > 0 {
+                tracing::info!(rows, "rows of deleted tenants were erased");
+            }
+        }
+        "header-secrets" => {
+            let rotated = secrets::rotate_due(engine, &upkeep.vault, upkeep.secret_store.as_deref()).await?;
+            if rotated != Rotated::default() {
+                tracing::info!(
+                    made = rotated.made,
+                    delivered = rotated.delivered,
+                    sealed_again = rotated.sealed_again,
+                    "header secrets were rotated"
+                );
+            }
+        }
         "partitions" => {
             store::make_partitions(engine, PARTITION_DAYS).await?;
             while let Some(dropped) = store::drop_partition(engine).await? {

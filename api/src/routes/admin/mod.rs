@@ -1,5 +1,10 @@
 //! What a tenant's admins decide for their tenant.
 
+pub(crate) mod audit;
+pub(crate) mod members;
+pub(crate) mod secrets;
+pub(crate) mod tenants;
+
 use std::collections::BTreeMap;
 
 use axum::{
@@ -10,13 +15,13 @@ use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use shared::{
     error::Error,
-    tenancy::{self, AdminActor, Policy},
+    tenancy::{self, Policy},
 };
 use utoipa::ToSchema;
 
 use super::chat::without_nul;
 use crate::{
-    auth::Caller,
+    auth::Admin,
     error::{Answer, ErrorBody},
     extract::Json,
     state::App,
@@ -68,9 +73,8 @@ pub(crate) struct PolicyBody {
 )]
 pub(crate) async fn list_policies(
     State(app): State<App>,
-    Caller(actor): Caller,
+    Admin(admin): Admin,
 ) -> Answer<JsonAnswer<PolicyList>> {
-    let admin = AdminActor::of(actor)?;
     let mut tx = app.tenants.begin(admin.actor()).await?;
     let policies = tenancy::policies(&mut tx).await?;
     tx.commit().await?;
@@ -90,10 +94,9 @@ pub(crate) async fn list_policies(
 )]
 pub(crate) async fn get_policy(
     State(app): State<App>,
-    Caller(actor): Caller,
+    Admin(admin): Admin,
     Path(tool): Path<String>,
 ) -> Answer<JsonAnswer<PolicyBody>> {
-    let admin = AdminActor::of(actor)?;
     let tool = tool_name(&tool)?;
     let mut tx = app.tenants.begin(admin.actor()).await?;
     let policies = tenancy::policies(&mut tx).await?;
@@ -118,11 +121,10 @@ pub(crate) async fn get_policy(
 )]
 pub(crate) async fn put_policy(
     State(app): State<App>,
-    Caller(actor): Caller,
+    Admin(admin): Admin,
     Path(tool): Path<String>,
     Json(body): Json<PolicyBody>,
 ) -> Answer<JsonAnswer<PolicyBody>> {
-    let admin = AdminActor::of(actor)?;
     let tool = tool_name(&tool)?;
     let policy = match body.policy {
         PolicyView::Allow => Policy::Allow,
@@ -147,10 +149,9 @@ pub(crate) async fn put_policy(
 )]
 pub(crate) async fn delete_policy(
     State(app): State<App>,
-    Caller(actor): Caller,
+    Admin(admin): Admin,
     Path(tool): Path<String>,
 ) -> Answer<StatusCode> {
-    let admin = AdminActor::of(actor)?;
     let tool = tool_name(&tool)?;
     let mut tx = app.tenants.begin(admin.actor()).await?;
     let was_set = tenancy::clear_policy(&mut tx, &admin, tool).await?;
@@ -188,9 +189,8 @@ pub(crate) struct Settings {
 )]
 pub(crate) async fn get_settings(
     State(app): State<App>,
-    Caller(actor): Caller,
+    Admin(admin): Admin,
 ) -> Answer<JsonAnswer<Settings>> {
-    let admin = AdminActor::of(actor)?;
     let mut tx = app.tenants.begin(admin.actor()).await?;
     let system_prompt = tenancy::system_prompt(&mut tx).await?;
     tx.commit().await?;
@@ -212,10 +212,9 @@ pub(crate) async fn get_settings(
 )]
 pub(crate) async fn put_settings(
     State(app): State<App>,
-    Caller(actor): Caller,
+    Admin(admin): Admin,
     Json(body): Json<Settings>,
 ) -> Answer<JsonAnswer<Settings>> {
-    let admin = AdminActor::of(actor)?;
     let system_prompt = body.system_prompt.map(without_nul);
     if system_prompt.as_ref().is_some_and(|prompt| prompt.trim().is_empty() || prompt.len() > LONGEST_PROMPT)
     {

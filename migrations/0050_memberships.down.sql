@@ -1,0 +1,10 @@
+drop function memberships_mirror(uuid, text[], text[]);
+drop function membership_invite(uuid, text, text);
+drop function membership_accept(uuid, uuid);
+drop function tenancy_of_user(uuid);
+revoke delete on memberships, api_keys from alfred_engine;
+revoke delete on memberships, api_keys from alfred_app;
+revoke update (role) on memberships from alfred_app;
+drop index memberships_by_user;
+alter table memberships drop column accepted_at;
+alter table tenants drop column running_turns, drop column external_id, drop column state_since, drop column state;

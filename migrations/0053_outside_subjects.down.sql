@@ -1,0 +1,1 @@
+drop function tenancy_outside_subject(uuid);
