@@ -135,7 +135,6 @@ mod tests {
 
     use super::*;
 
-    #[expect(clippy::unused_async, reason = "a handler is asynchronous")]
     async fn panics() {
         panic!("the password is hunter2");
     }

@@ -7,7 +7,7 @@
 mod store;
 
 use std::{
-    hash::{BuildHasher, Hash as _, Hasher as _, RandomState},
+    hash::{BuildHasher, RandomState},
     net::IpAddr,
     num::NonZeroU32,
     sync::{Arc, Mutex, PoisonError},
@@ -142,10 +142,8 @@ impl Limits {
 
     fn is_repeated(&self, credential: u64, headers: &HeaderMap) -> bool {
         let Some(key) = headers.get("idempotency-key") else { return false };
-        let mut hasher = self.0.keys.build_hasher();
-        (4, credential, key.as_bytes()).hash(&mut hasher);
+        let key = self.0.keys.hash_one((4, credential, key.as_bytes()));
         let mut counted = self.0.counted.lock().unwrap_or_else(PoisonError::into_inner);
-        let key = hasher.finish();
         let repeated = counted.get(key).is_some();
         counted.put(key, ());
         repeated

@@ -119,7 +119,7 @@ async fn the_answers_that_are_no_streams() -> Result<()> {
         stack.check().await?;
         stack.database.age(&posted.job, 25).await?;
         // On the other process: the one that accepted the turn seconds ago does not look whether a day has passed.
-        let gone = stack.client(1).get(&path).await?;
+        let gone = stack.client(0).at(&stack.apis[1].base).get(&path).await?;
         ensure_eq!(gone.status, 410, "a day later: {}", gone.body);
         Ok(())
     })

@@ -1,11 +1,13 @@
 //! Posting: idempotency record, message, turn, first event and, when the turn may run at once, its ticket, in one
 //! transaction. Nothing is enqueued that is not stored and nothing is stored that is not enqueued.
 
+mod store;
+
 use std::time::{Duration, Instant};
 
 use secrecy::SecretString;
 
-use super::{Accepted, Status, Turns, Warning, cancel, ending::Ending, store};
+use super::{Accepted, Status, Turns, Warning, cancel, ending::Ending, store as turn_store};
 use crate::{
     bell::Ring,
     db::TenantTx,
@@ -69,26 +71,26 @@ pub struct NewTurn {
 }
 
 /// What the big insert of a post writes.
-pub(super) struct Posting<'a> {
-    pub(super) id: TurnId,
-    pub(super) turn_no: i64,
-    pub(super) conversation: ConversationId,
-    pub(super) chat: ItemUid,
-    pub(super) session: SessionId,
-    pub(super) messages: Vec<PostedMessage<'a>>,
+struct Posting<'a> {
+    id: TurnId,
+    turn_no: i64,
+    conversation: ConversationId,
+    chat: ItemUid,
+    session: SessionId,
+    messages: Vec<PostedMessage<'a>>,
     /// Behind another turn: takes no slot. None: the insert looks for itself.
-    pub(super) behind: Option<bool>,
-    pub(super) force_refresh: bool,
-    pub(super) request_id: &'a str,
-    pub(super) retry_of: Option<TurnId>,
-    pub(super) max_attempts: i64,
-    pub(super) first_event: String,
+    behind: Option<bool>,
+    force_refresh: bool,
+    request_id: &'a str,
+    retry_of: Option<TurnId>,
+    max_attempts: i64,
+    first_event: String,
 }
 
-pub(super) struct PostedMessage<'a> {
-    pub(super) id: i64,
-    pub(super) role: &'static str,
-    pub(super) content: &'a str,
+struct PostedMessage<'a> {
+    id: i64,
+    role: &'static str,
+    content: &'a str,
 }
 
 /// The dead turn that a new one is made from. Its session may have expired since.
@@ -186,9 +188,9 @@ impl Turns {
 
         let mut tx = self.tenants.begin(actor).await?;
         if let Some(key) = &new.idempotency
-            && !store::claim_key(&mut tx, key, new.id).await?
+            && !turn_store::claim_key(&mut tx, key, new.id).await?
         {
-            let former = store::key_owner(&mut tx, key).await?;
+            let former = turn_store::key_owner(&mut tx, key).await?;
             tx.rollback().await?;
             return match former {
                 Some((turn, hash)) if hash == key.body_hash => {
@@ -320,7 +322,7 @@ impl Turns {
                     .with_detail("status", Status::of_state(&state).as_str()));
             }
             (OnBusy::Interrupt, "running") => {
-                store::request_cancel(tx, head, "interrupted").await?;
+                turn_store::request_cancel(tx, head, "interrupted").await?;
                 after.cancel = Some(head);
             }
             (OnBusy::Interrupt, "awaiting_approval") => {
