@@ -13,6 +13,7 @@ mod oauth_server;
 mod operations;
 mod search;
 mod sessions;
+mod sixth;
 mod strangers;
 mod streams;
 mod tenants;

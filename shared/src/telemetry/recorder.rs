@@ -1,12 +1,12 @@
 //! What a process counts [O4], and the text of it for Prometheus.
 
-use std::sync::OnceLock;
+use std::sync::{Mutex, PoisonError};
 
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use sqlx::PgPool;
 
 /// The recorder is global to a process, and tests start several servers in one.
-static RECORDER: OnceLock<PrometheusHandle> = OnceLock::new();
+static RECORDER: Mutex<Option<PrometheusHandle>> = Mutex::new(None);
 
 /// Counters and gauges of every process, with what they say.
 const COUNTERS: &[(&str, &str)] = &[
@@ -43,14 +43,13 @@ impl Recorder {
     /// # Errors
     /// Another recorder was installed first.
     pub fn start() -> Result<Self, BuildError> {
-        let handle = match RECORDER.get() {
+        // One at a time, or the slower of two would find a recorder that is not noted yet.
+        let mut recorder = RECORDER.lock().unwrap_or_else(PoisonError::into_inner);
+        let handle = match &*recorder {
             Some(handle) => handle.clone(),
-            None => match builder()?.install_recorder() {
-                Ok(handle) => RECORDER.get_or_init(|| handle).clone(),
-                // Another server of this process was faster.
-                Err(error) => RECORDER.get().cloned().ok_or(error)?,
-            },
+            None => recorder.insert(builder()?.install_recorder()?).clone(),
         };
+        drop(recorder);
         for (name, what) in COUNTERS {
             metrics::describe_counter!(*name, *what);
         }

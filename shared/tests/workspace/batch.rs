@@ -86,7 +86,7 @@ async fn one_that_fails_undoes_all_and_is_named() {
         assert_eq!(error.code, code, "{bad}: {error}");
         assert_eq!(error.details.unwrap()["index"], 2, "{bad}");
         assert!(world.all(&world.ann, notes).await.is_empty(), "{bad}");
-        assert_eq!(world.all(&world.ann, tasks).await, [kept.clone()], "{bad}");
+        assert_eq!(world.all(&world.ann, tasks).await, std::slice::from_ref(&kept), "{bad}");
     }
     for number in [0, batch::MOST + 1] {
         let error = commit(&world, &world.ann, vec![good.clone(); number].into()).await.unwrap_err();

@@ -3,7 +3,6 @@
 mod control;
 mod headers;
 mod members;
-mod pooler;
 mod secrets;
 mod signed_in;
 mod walk;
