@@ -117,7 +117,7 @@ async fn administration_is_for_admins_of_their_own_tenant() {
             } else {
                 json!({"systemPrompt": "x"})
             };
-            let place = path.replace("{tool}", "add_task").replace('{', "").replace('}', "");
+            let place = path.replace("{tool}", "add_task").replace(['{', '}'], "");
             app.send_json(MEMBER, method, &place, &body).await.is_error(403, "APP-403-FORBIDDEN");
         }
     }

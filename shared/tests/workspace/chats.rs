@@ -80,7 +80,11 @@ async fn what_hangs_on_an_item_is_its_owners_and_stays_there() {
     let payload = json!({"content": "x", "parentType": "note", "parentUid": note.uid});
     let comment = world.make(&world.admin, of("comment"), payload.clone()).await;
     assert_eq!(comment.payload["author"], world.admin.user.to_string());
-    assert_eq!(world.all(&world.ann, of("comment")).await, std::slice::from_ref(&comment), "its owner sees it");
+    assert_eq!(
+        world.all(&world.ann, of("comment")).await,
+        std::slice::from_ref(&comment),
+        "its owner sees it"
+    );
     assert!(world.all(&world.bob, of("comment")).await.is_empty());
 
     let mut moved = payload;

@@ -20,8 +20,11 @@ const OF_OTHERS: i64 = 5_000;
 /// Users of the measured tenant; its admin asks, and so searches all of theirs.
 const USERS: i32 = 20;
 
-/// Sorts of queries: what they are called, and the n-th of them. Word 0 is in most items, word 20 000 in the fewest.
-const QUERIES: [(&str, fn(usize) -> String); 6] = [
+/// A sort of queries: what it is called, and the n-th of it.
+type Search = (&'static str, fn(usize) -> String);
+
+/// Word 0 is in most items, word 20 000 in the fewest.
+const QUERIES: [Search; 6] = [
     ("a word of 0.1 % of the items", |n| format!("w{}", 10_000 + n * 37 % 9_000)),
     ("two such words, either", |n| format!("w{} or w{}", 10_000 + n * 37 % 9_000, 11_000 + n * 41 % 8_000)),
     ("a word of 0.5 %", |n| format!("w{}", 1_000 + n * 7 % 500)),
