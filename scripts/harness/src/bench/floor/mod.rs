@@ -41,8 +41,29 @@ pub(super) struct FloorTurn {
 
 /// A running floor program, on threads of its own.
 pub(super) struct Floor {
-    runtime: Runtime,
+    runtime: Background,
     inner: Arc<Inner>,
+}
+
+/// A runtime that may end anywhere, also where an error is on its way out: one that is just dropped waits for its threads,
+/// which a thread of another runtime may not, and the error would be lost for a panic.
+struct Background(Option<Runtime>);
+
+impl Background {
+    async fn run<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T>> + Send + 'static,
+    ) -> Result<T> {
+        self.0.as_ref().context("the floor has stopped")?.spawn(work).await?
+    }
+}
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
 }
 
 struct Inner {
@@ -77,7 +98,8 @@ impl Floor {
     pub(super) async fn start(url: &str) -> Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
         let url = url.to_owned();
-        let inner = runtime.spawn(async move { Inner::start(&url).await }).await??;
+        let runtime = Background(Some(runtime));
+        let inner = runtime.run(async move { Inner::start(&url).await }).await?;
         Ok(Self { runtime, inner })
     }
 
@@ -87,7 +109,7 @@ impl Floor {
     /// The database's.
     pub(super) async fn turn(&self) -> Result<FloorTurn> {
         let inner = Arc::clone(&self.inner);
-        self.runtime.spawn(async move { inner.turn().await }).await?
+        self.runtime.run(async move { inner.turn().await }).await
     }
 
     /// Runs turns at this concurrency for so long and answers how many ended.
@@ -100,13 +122,12 @@ impl Floor {
         length: Duration,
     ) -> Result<(usize, Vec<FloorTurn>)> {
         let inner = Arc::clone(&self.inner);
-        self.runtime.spawn(async move { load(inner, conversations, length).await }).await?
+        self.runtime.run(async move { load(inner, conversations, length).await }).await
     }
 
     /// Ends its tasks and connections.
     pub(super) async fn stop(self) {
         self.inner.pool.close().await;
-        self.runtime.shutdown_background();
     }
 }
 
