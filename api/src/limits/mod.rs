@@ -108,10 +108,7 @@ impl Limits {
         }
         let who = self.who(request);
         let spent = self.0.all.spend(&who, &self.0.clock).and_then(|()| {
-            if !is_chat(route, request.method()) || self.is_repeated(who.credential, request.headers()) {
-                return Ok(());
-            }
-            self.0.chat.spend(&who, &self.0.clock)
+            if is_chat(route, request.method()) { self.spend_turn(&who, request.headers()) } else { Ok(()) }
         });
         spent.err()
     }
@@ -140,13 +137,17 @@ impl Limits {
         Some(self.0.keys.hash_one((3, credential.as_bytes())))
     }
 
-    fn is_repeated(&self, credential: u64, headers: &HeaderMap) -> bool {
-        let Some(key) = headers.get("idempotency-key") else { return false };
-        let key = self.0.keys.hash_one((4, credential, key.as_bytes()));
+    /// Spends one turn, unless a request with this key has spent it before. A key that was refused has spent nothing.
+    fn spend_turn(&self, who: &Who, headers: &HeaderMap) -> Result<(), Duration> {
+        let Some(key) = headers.get("idempotency-key") else { return self.0.chat.spend(who, &self.0.clock) };
+        let key = self.0.keys.hash_one((4, who.credential, key.as_bytes()));
+        // Held while spending, so that a hundred requests with one key at once spend one turn.
         let mut counted = self.0.counted.lock().unwrap_or_else(PoisonError::into_inner);
-        let repeated = counted.get(key).is_some();
-        counted.put(key, ());
-        repeated
+        if counted.get(key).is_none() {
+            self.0.chat.spend(who, &self.0.clock)?;
+            counted.put(key, ());
+        }
+        Ok(())
     }
 }
 

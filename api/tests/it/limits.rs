@@ -29,6 +29,12 @@ async fn each_credential_has_a_budget_of_turns() {
     app.chat(MEMBER).await;
     let before = app.rows().await;
     is_refused(&app.post(MEMBER, "/chat", &say("hello")).await);
+    // A key that was refused has paid for nothing: sending it again is no way around the limit.
+    for _ in 0..2 {
+        let post =
+            app.request(Method::POST, "/chat").header("X-API-Key", MEMBER).header("Idempotency-Key", "late");
+        is_refused(&app.send(post.json(&say("hello"))).await);
+    }
     is_refused(&app.post(MEMBER, &format!("/jobs/{job}/retry"), &serde_json::json!({})).await);
     assert_eq!(app.rows().await, before, "a refused post left something");
     // Looking at turns is something else, and so is somebody else.
