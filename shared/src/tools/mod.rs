@@ -9,7 +9,12 @@ use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::{db::TenantTx, error::Result};
+use crate::{
+    db::TenantTx,
+    error::Result,
+    identity::Actor,
+    ids::{SessionId, TurnId},
+};
 
 /// What calling a tool does to the world.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,13 +38,37 @@ impl Effect {
     }
 }
 
+/// What a client should know although nothing failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Warning {
+    /// Upper-case words, such as `CONTEXT_NEAR_LIMIT`.
+    pub code: String,
+    /// A sentence.
+    pub detail: String,
+}
+
+/// What the cache had to do with a result.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CacheFacts {
+    /// `{tool}:{version}:{hash of the arguments}`
+    pub key: String,
+    /// The result came from the cache.
+    pub hit: bool,
+    /// Seconds for which the stored result is still good.
+    pub ttl_remaining: i64,
+}
+
 /// What a tool answered.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct ToolOutput {
     /// As the model reads it: JSON text, or a sentence when it is an error.
     pub content: String,
     /// The call was understood and refused, or could not be carried out; the model may try something else.
     pub is_error: bool,
+    /// Set when the result was read from the cache, or stored in it.
+    pub cache: Option<CacheFacts>,
+    /// For the person: told in the stream and in the answer's meta.
+    pub warning: Option<Warning>,
 }
 
 impl ToolOutput {
@@ -48,13 +77,13 @@ impl ToolOutput {
     /// # Errors
     /// When the value cannot be written as JSON.
     pub fn json(value: &impl Serialize) -> Result<Self> {
-        Ok(Self { content: serde_json::to_string(value)?, is_error: false })
+        Ok(Self { content: serde_json::to_string(value)?, ..Self::default() })
     }
 
     /// A sentence that tells the model what was wrong.
     #[must_use]
     pub fn error(sentence: impl Into<String>) -> Self {
-        Self { content: sentence.into(), is_error: true }
+        Self { content: sentence.into(), is_error: true, ..Self::default() }
     }
 }
 
@@ -66,14 +95,29 @@ pub type WorkspaceRun =
 /// Names the resource that a call with these arguments touches.
 pub type ResourceOf = Arc<dyn Fn(&Value) -> Option<String> + Send + Sync>;
 
+/// One call of a tool whose effect lies beyond the database: for whom, in what, and what with.
+#[derive(Clone, Copy)]
+pub struct OutsideCall<'a> {
+    /// Whose turn it is. A tool finds credentials by it, and never hands it on.
+    pub actor: &'a Actor,
+    /// The session that the turn was posted to.
+    pub session: SessionId,
+    /// The turn.
+    pub turn: TurnId,
+    /// What the model wrote: an object, or null when it wrote nothing.
+    pub arguments: &'a Value,
+    /// The same whenever this call of this turn is made again: `{turn}:{call}`.
+    pub idempotency_key: &'a str,
+    /// Read from the source, not from the cache, and store what it says.
+    pub force_refresh: bool,
+    /// Of the request that posted the turn; sent on.
+    pub request_id: &'a str,
+}
+
 /// A tool whose effect lies beyond the database.
 pub trait OutsideTool: Send + Sync {
-    /// Makes the call. `idempotency_key` is the same whenever this call of this turn is made again.
-    fn call<'a>(
-        &'a self,
-        arguments: &'a Value,
-        idempotency_key: &'a str,
-    ) -> BoxFuture<'a, Result<ToolOutput>>;
+    /// Makes the call. Dropping the future gives the call up: whoever carries it out is told, where the protocol can.
+    fn call<'a>(&'a self, call: OutsideCall<'a>) -> BoxFuture<'a, Result<ToolOutput>>;
 }
 
 /// How a tool is run.

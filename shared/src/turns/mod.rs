@@ -47,9 +47,8 @@ pub use self::{
     post::{MessageRole, NewMessage, NewTurn, OnBusy},
     reading::StreamStart,
     sweep::Swept,
-    types::{Accepted, Status, ToolCallView, Turn, TurnError, WaitingFor, Warning},
+    types::{Accepted, Status, ToolCallView, Turn, TurnError, WaitingFor},
 };
-pub use crate::idempotency::IdempotencyKey;
 use crate::{
     bell::{Bell, Ring},
     db::TenantDb,
@@ -57,6 +56,7 @@ use crate::{
     ids::{TenantId, TurnId},
     sessions::Sessions,
 };
+pub use crate::{idempotency::IdempotencyKey, tools::Warning};
 
 /// What the rules of turns are parametrised with.
 #[derive(Debug, Clone)]

@@ -8,6 +8,7 @@ use serde_json::Value;
 use crate::{
     error::{Code, Error, Origin},
     ids::{ConversationId, SessionId, TurnId},
+    tools::Warning,
 };
 
 /// The states of the contract [T3]. Inside, `queued` is three: behind another turn, without a slot, and ready.
@@ -57,15 +58,6 @@ impl Status {
     pub fn is_terminal(self) -> bool {
         matches!(self, Self::Succeeded | Self::Failed | Self::Cancelled | Self::Dead)
     }
-}
-
-/// What a client should know although nothing failed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Warning {
-    /// Upper-case words, such as `CONTEXT_NEAR_LIMIT`.
-    pub code: String,
-    /// A sentence.
-    pub detail: String,
 }
 
 /// The answer to a posted turn.

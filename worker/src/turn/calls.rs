@@ -8,7 +8,7 @@ use shared::{
     Error,
     events::{EventKind, data},
     tenancy::Policy,
-    tools::{OutsideTool, ToolDef, ToolOutput, ToolRun, WorkspaceRun},
+    tools::{OutsideCall, OutsideTool, ToolDef, ToolOutput, ToolRun, WorkspaceRun},
     turns::{CallRecord, NewEvent, Parking, StepCommit, ToolStep},
 };
 
@@ -196,7 +196,16 @@ impl Attempt {
         shared::resilience::failpoint("outside_tool_after_intent").await;
         let key = format!("{}:{}", self.claimed.lease.turn, call.id);
         let null = serde_json::Value::Null;
-        let called = self.interruptible(tool.call(call.arguments.as_ref().unwrap_or(&null), &key)).await?;
+        let outside = OutsideCall {
+            actor: &self.claimed.actor,
+            session: self.claimed.session,
+            turn: self.claimed.lease.turn,
+            arguments: call.arguments.as_ref().unwrap_or(&null),
+            idempotency_key: &key,
+            force_refresh: self.claimed.force_refresh,
+            request_id: &self.claimed.request_id,
+        };
+        let called = self.interruptible(tool.call(outside)).await?;
         shared::resilience::failpoint("outside_tool_after_call").await;
         // A tool that fails costs the turn a sentence, not its life.
         Ok(storable(

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use shared::{
     db::TenantTx,
     error::{Code, Error},
-    tools::{Effect, OutsideTool, ToolDef, ToolOutput, ToolRun},
+    tools::{Effect, OutsideCall as Call, OutsideTool, ToolDef, ToolOutput, ToolRun},
 };
 
 use crate::oracle::OutsideCall;
@@ -69,16 +69,12 @@ struct Ring {
 }
 
 impl OutsideTool for Ring {
-    fn call<'a>(
-        &'a self,
-        _arguments: &'a Value,
-        idempotency_key: &'a str,
-    ) -> BoxFuture<'a, shared::Result<ToolOutput>> {
+    fn call<'a>(&'a self, call: Call<'a>) -> BoxFuture<'a, shared::Result<ToolOutput>> {
         Box::pin(async move {
             let answer = self
                 .http
                 .post(format!("{}/ring/{}", self.url, self.tool))
-                .header("idempotency-key", idempotency_key)
+                .header("idempotency-key", call.idempotency_key)
                 .timeout(Duration::from_secs(5))
                 .send()
                 .await;
@@ -97,11 +93,7 @@ impl OutsideTool for Ring {
 struct Poison;
 
 impl OutsideTool for Poison {
-    fn call<'a>(
-        &'a self,
-        _arguments: &'a Value,
-        _idempotency_key: &'a str,
-    ) -> BoxFuture<'a, shared::Result<ToolOutput>> {
+    fn call<'a>(&'a self, _: Call<'a>) -> BoxFuture<'a, shared::Result<ToolOutput>> {
         std::process::abort()
     }
 }
