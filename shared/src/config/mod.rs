@@ -3,6 +3,8 @@
 //! Knows the shape of each value, not its use. Invariant: a process that started has values that make sense, and a
 //! process that did not start said which variable to mend.
 
+mod keys;
+mod limits;
 mod network;
 mod reader;
 mod sign_ins;
@@ -11,12 +13,13 @@ mod variables;
 
 use std::{collections::HashMap, fmt, net::IpAddr, str::FromStr, time::Duration};
 
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::SecretString;
 use url::Url;
 use uuid::Uuid;
 
 use self::reader::Reader;
 pub use self::{
+    limits::RateLimits,
     network::Network,
     reader::ConfigError,
     sign_ins::{OutsideIssuer, SignInConfig},
@@ -28,9 +31,6 @@ use crate::{
     model::{self, ModelConfig, ModelId, Provider},
 };
 
-/// Keys that everybody knows, so production refuses them.
-const DEVELOPMENT_API_KEY: &str = "alfred-development-key";
-const DEVELOPMENT_FERNET_KEY: &str = "YWxmcmVkLWRldmVsb3BtZW50LW9ubHktZmVybmV0LWs=";
 /// The tenant of `API_KEY`, unless `DEFAULT_TENANT_ID` names another.
 pub const DEFAULT_TENANT: TenantId = TenantId(Uuid::from_u128(0x0a1f_0000_0000_7000_8000_0000_0000_0001));
 
@@ -65,19 +65,6 @@ impl fmt::Display for AppEnv {
             Self::Prod => "prod",
         })
     }
-}
-
-/// Requests a minute; 0 is no limit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RateLimits {
-    /// `RATE_LIMIT_PER_MINUTE`: of a credential.
-    pub per_minute: u32,
-    /// `RATE_LIMIT_CHAT_PER_MINUTE`: of a credential, those that make a turn.
-    pub chat_per_minute: u32,
-    /// `RATE_LIMIT_ADDRESS_PER_MINUTE`: of an address, all its credentials together.
-    pub address_per_minute: u32,
-    /// `RATE_LIMIT_ADDRESS_CHAT_PER_MINUTE`
-    pub address_chat_per_minute: u32,
 }
 
 /// What a process was told. The variable of each field is its name in capitals unless its line says otherwise;
@@ -218,7 +205,7 @@ fn read(reader: &mut Reader<'_>) -> Option<Config> {
     let cors_origins = cors_origins(reader);
     let mut warnings = Vec::new();
     let (api_key, fernet_keys) =
-        (api_key(reader, production), fernet_keys(reader, production, &mut warnings));
+        (keys::api(reader, production), keys::fernet(reader, production, &mut warnings));
     let default_tenant = reader.optional("DEFAULT_TENANT_ID", "a uuid").map_or(DEFAULT_TENANT, TenantId);
     let tenants = tenants::read(reader, production);
     let sign_ins = sign_ins::read(reader, production, public_url.as_ref(), &mut warnings);
@@ -242,12 +229,7 @@ fn read(reader: &mut Reader<'_>) -> Option<Config> {
         app_port,
         public_url: public_url?,
         cors_origins,
-        rate_limits: RateLimits {
-            per_minute: reader.number("RATE_LIMIT_PER_MINUTE", 0, 1_000_000_000),
-            chat_per_minute: reader.number("RATE_LIMIT_CHAT_PER_MINUTE", 0, 1_000_000_000),
-            address_per_minute: reader.number("RATE_LIMIT_ADDRESS_PER_MINUTE", 0, 1_000_000_000),
-            address_chat_per_minute: reader.number("RATE_LIMIT_ADDRESS_CHAT_PER_MINUTE", 0, 1_000_000_000),
-        },
+        rate_limits: limits::read(reader),
         max_body_bytes: reader.number("MAX_BODY_BYTES", 1024, 64 << 20),
         log_level,
         drain: reader.seconds("DRAIN_SECONDS", 0.0, 3600.0),
@@ -349,58 +331,14 @@ fn cors_origins(reader: &mut Reader<'_>) -> Vec<String> {
     origins
 }
 
-fn api_key(reader: &mut Reader<'_>, production: bool) -> Option<SecretString> {
-    let key =
-        if production { reader.given("API_KEY").map(SecretString::from) } else { reader.secret("API_KEY") }?;
-    let text = key.expose_secret();
-    let least = if production { 32 } else { 16 };
-    if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
-        reader.refuse("API_KEY", "may hold visible ASCII characters only, as it travels in a header");
-    } else if production && text == DEVELOPMENT_API_KEY {
-        reader.refuse(
-            "API_KEY",
-            "is the development key, which everybody knows; make one with: openssl rand -hex 32",
-        );
-    } else if text.len() < least {
-        reader.refuse("API_KEY", format!("is shorter than {least} characters"));
-    }
-    Some(key)
-}
-
-fn fernet_keys(reader: &mut Reader<'_>, production: bool, warnings: &mut Vec<String>) -> Vec<SecretString> {
-    let hint = "make one with: openssl rand -base64 32 | tr '+/' '-_'";
-    let Some(text) = reader.text("FERNET_KEY") else {
-        if production {
-            reader.refuse("FERNET_KEY", format!("is required in prod; {hint}"));
-        } else {
-            warnings
-                .push("FERNET_KEY is unset: the development key, which everybody knows, is used".to_owned());
-        }
-        return vec![DEVELOPMENT_FERNET_KEY.into()];
-    };
-    let keys: Vec<&str> = text.split(',').map(str::trim).filter(|key| !key.is_empty()).collect();
-    for key in &keys {
-        let body = key.strip_suffix('=').unwrap_or_default();
-        let readable = body.len() == 43
-            && body.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
-        if !readable {
-            reader.refuse(
-                "FERNET_KEY",
-                format!("has a key that is not 32 bytes in base64 with - and _; {hint}"),
-            );
-        } else if production && *key == DEVELOPMENT_FERNET_KEY {
-            reader.refuse("FERNET_KEY", format!("has the development key, which everybody knows; {hint}"));
-        }
-    }
-    if keys.is_empty() {
-        reader.refuse("FERNET_KEY", format!("holds no key; {hint}"));
-    }
-    keys.into_iter().map(SecretString::from).collect()
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use secrecy::ExposeSecret as _;
+
+    use super::{
+        keys::{DEVELOPMENT_API_KEY, DEVELOPMENT_FERNET_KEY},
+        *,
+    };
 
     const DB: (&str, &str) = ("DB_URL", "postgresql+asyncpg://alfred_app:hunter2@127.0.0.1/alfred");
     const FERNET: (&str, &str) = ("FERNET_KEY", "0123456789012345678901234567890123456789-_8=");
