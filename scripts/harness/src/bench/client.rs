@@ -93,6 +93,24 @@ impl Connection {
         Ok(body.len())
     }
 
+    /// Posts a JSON document.
+    ///
+    /// # Errors
+    /// Any answer but 201.
+    pub(super) async fn create(&mut self, path: &str, body: &str) -> Result<()> {
+        let request = format!(
+            "POST {path} HTTP/1.1\r\nhost: bench\r\nx-api-key: {}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+            self.key,
+            body.len()
+        );
+        let answered = tokio::time::timeout(PATIENCE, self.answer(&request)).await;
+        let (status, body) = answered.with_context(|| format!("POST {path} is not answered"))??;
+        if status != 201 {
+            bail!("POST {path}: {status} {}", String::from_utf8_lossy(&body));
+        }
+        Ok(())
+    }
+
     /// Sends a message to the MCP server, and reads its answer.
     ///
     /// # Errors

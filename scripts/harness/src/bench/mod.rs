@@ -3,6 +3,7 @@
 //! Everything runs over loopback on one machine in one run, because figures of different moments do not compare. Each
 //! section prints its table when it is done; `report` keeps them for the documentation.
 
+mod calls;
 mod client;
 mod floor;
 mod followers;
@@ -11,7 +12,6 @@ mod idle;
 mod load;
 mod login;
 mod machine;
-mod mcp;
 mod one_turn;
 mod procfs;
 mod report;
@@ -31,8 +31,8 @@ pub use self::report::{Report, Table};
 use self::{floor::Floor, stack::Stack};
 
 /// What can be measured, in the order in which it is.
-pub const SECTIONS: [&str; 10] =
-    ["turn", "history", "load", "mcp", "login", "statements", "followers", "slow", "idle", "search"];
+pub const SECTIONS: [&str; 11] =
+    ["turn", "history", "load", "mcp", "rest", "login", "statements", "followers", "slow", "idle", "search"];
 
 /// What to measure.
 #[derive(Debug, Clone)]
@@ -94,7 +94,10 @@ pub async fn run(plan: &Plan, show: &(dyn Fn(&Table) + Sync)) -> Result<Report> 
         add(storage::table(&before, &storage::Sizes::read(&stack.admin).await?, turns));
     }
     if plan.wants("mcp") {
-        add(mcp::measure(plan, &stack).await?);
+        add(calls::measure_mcp(plan, &stack).await?);
+    }
+    if plan.wants("rest") {
+        add(calls::measure_rest(plan, &stack).await?);
     }
     if let Some(length) = plan.hold {
         load::hold(&stack, length).await?;

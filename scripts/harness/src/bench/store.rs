@@ -173,6 +173,12 @@ impl FloorList {
     }
 }
 
+/// The short id of a task of whoever has the most recent one.
+pub(super) async fn a_task(admin: &PgPool) -> Result<i64> {
+    let newest = "select id from items where kind = 'task' and deleted_at is null order by uid desc limit 1";
+    Ok(sqlx::query_scalar(newest).fetch_one(admin).await?)
+}
+
 /// Items of 40 words each, in the default tenant or in another one, made from its number. Without triggers: nobody
 /// follows, and words are indexed in one go afterwards.
 pub(super) async fn seed_items(admin: &PgPool, tenant: Option<i32>, users: i32, items: i64) -> Result<()> {

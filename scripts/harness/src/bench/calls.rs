@@ -1,5 +1,5 @@
-//! Tool calls over MCP: how long one takes alone, and how many go through at once, beside a floor that makes the same
-//! SELECT over bare connections.
+//! Tool calls over MCP, and the same work over REST: how long one takes alone, and how many go through at once, beside a
+//! floor that makes the same SELECT over bare connections.
 
 use std::time::Duration;
 
@@ -31,14 +31,18 @@ fn message(tool: &str, arguments: &serde_json::Value) -> String {
 
 /// Somebody who makes one call after the other.
 enum Caller {
-    Product(Box<Connection>, String),
+    Tool(Box<Connection>, String),
+    Get(Box<Connection>, String),
+    Post(Box<Connection>, &'static str, &'static str),
     Floor(Box<FloorList>),
 }
 
 impl Caller {
     async fn call(&mut self) -> Result<()> {
         match self {
-            Self::Product(connection, message) => connection.call_tool(message).await,
+            Self::Tool(connection, message) => connection.call_tool(message).await,
+            Self::Get(connection, path) => connection.get(path).await.map(drop),
+            Self::Post(connection, path, body) => connection.create(path, body).await,
             Self::Floor(list) => list.read(PAGE).await,
         }
     }
@@ -48,45 +52,74 @@ impl Caller {
 #[derive(Clone, Copy, PartialEq)]
 enum Side {
     Floor,
-    Reading,
-    Writing,
+    ToolList,
+    ToolAdd,
+    Get,
+    List,
+    Create,
 }
 
 impl Side {
     async fn caller(self, stack: &Stack) -> Result<Caller> {
-        let tool = match self {
-            Self::Floor => return Ok(Caller::Floor(Box::new(FloorList::open(&stack.admin).await?))),
-            Self::Reading => message("list_tasks", &json!({"limit": PAGE})),
-            Self::Writing => message("add_task", &json!({"title": "buy milk"})),
-        };
-        Ok(Caller::Product(Box::new(stack.connect().await?), tool))
+        if self == Self::Floor {
+            return Ok(Caller::Floor(Box::new(FloorList::open(&stack.admin).await?)));
+        }
+        let connection = Box::new(stack.connect().await?);
+        Ok(match self {
+            Self::ToolList => Caller::Tool(connection, message("list_tasks", &json!({"limit": PAGE}))),
+            Self::Get => Caller::Get(connection, format!("/v1/tasks/{}", store::a_task(&stack.admin).await?)),
+            Self::List => Caller::Get(connection, format!("/v1/tasks?limit={PAGE}")),
+            Self::Create => Caller::Post(connection, "/v1/tasks", "{\"title\":\"buy milk\"}"),
+            Self::ToolAdd | Self::Floor => {
+                Caller::Tool(connection, message("add_task", &json!({"title": "buy milk"})))
+            }
+        })
     }
 
     fn name(self) -> &'static str {
         match self {
             Self::Floor => "floor (the same SELECT, bare connection)",
-            Self::Reading => "product, tools/call list_tasks",
-            Self::Writing => "product, tools/call add_task",
+            Self::ToolList => "product, tools/call list_tasks",
+            Self::ToolAdd => "product, tools/call add_task",
+            Self::Get => "product, GET /v1/tasks/{id}",
+            Self::List => "product, GET /v1/tasks?limit=20",
+            Self::Create => "product, POST /v1/tasks",
         }
     }
 }
 
-/// Measures.
+/// Measures tool calls.
 ///
 /// # Errors
 /// A call is not answered with a result.
-pub(super) async fn measure(plan: &Plan, stack: &Stack) -> Result<Table> {
-    let mut setup = Side::Writing.caller(stack).await?;
+pub(super) async fn measure_mcp(plan: &Plan, stack: &Stack) -> Result<Table> {
+    let title = "MCP tool calls: a list of 20 tasks, and a task added";
+    let mut table = measure(plan, stack, title, &[Side::Floor, Side::ToolList, Side::ToolAdd]).await?;
+    table.note("Aims: 0.5 ms alone, 4 200 calls/s at 32, p95 under 10 ms at 50.");
+    Ok(table)
+}
+
+/// Measures REST.
+///
+/// # Errors
+/// A request is not answered with what was asked for.
+pub(super) async fn measure_rest(plan: &Plan, stack: &Stack) -> Result<Table> {
+    let title = "REST: a task read, a list of 20, and a task created";
+    let mut table = measure(plan, stack, title, &[Side::Floor, Side::Get, Side::List, Side::Create]).await?;
+    table.note("Aim: each under 5 ms alone.");
+    Ok(table)
+}
+
+async fn measure(plan: &Plan, stack: &Stack, title: &str, sides: &[Side]) -> Result<Table> {
+    let mut setup = Side::ToolAdd.caller(stack).await?;
     for _ in 0..TASKS {
         setup.call().await?;
     }
     store::analyze(&stack.admin).await?;
     let length = Duration::from_secs(plan.pick(2, 6));
-    let mut table = Table::new(
-        "MCP tool calls: a list of 20 tasks, and a task added",
-        &["", "alone p50", "p99", "32: calls/s", "p95", "50: calls/s", "p95", "p99"],
-    );
-    for side in [Side::Floor, Side::Reading, Side::Writing] {
+    let columns = ["", "alone p50", "p99", "32: calls/s", "p95", "50: calls/s", "p95", "p99"];
+    let mut table = Table::new(title, &columns);
+    for &side in sides {
         let mut caller = side.caller(stack).await?;
         for _ in 0..200 {
             caller.call().await?;
@@ -114,7 +147,6 @@ pub(super) async fn measure(plan: &Plan, stack: &Stack) -> Result<Table> {
         "Each caller has a connection of its own and waits for an answer before the next call; {} s a figure, no errors.",
         length.as_secs()
     ));
-    table.note("Aims: 0.5 ms alone, 4 200 calls/s at 32, p95 under 10 ms at 50.");
     Ok(table)
 }
 
