@@ -3,6 +3,7 @@
 mod control;
 mod headers;
 mod members;
+mod pooler;
 mod secrets;
 mod signed_in;
 mod walk;
