@@ -3,8 +3,8 @@
 use std::net::IpAddr;
 
 use axum::extract::FromRequestParts;
-use http::{HeaderMap, request::Parts};
-use shared::config::Network;
+use http::{HeaderMap, header, request::Parts};
+use shared::{config::Network, identity::SignInFrom};
 
 use crate::{error::Failure, state::App};
 
@@ -31,6 +31,16 @@ impl FromRequestParts<App> for ClientAddress {
 pub(crate) fn of(parts: &Parts, trusted: &[Network]) -> Option<IpAddr> {
     let Peer(peer) = *parts.extensions.get::<Peer>()?;
     Some(behind_proxies(peer.to_canonical(), &parts.headers, trusted))
+}
+
+/// The most letters of what a client calls itself that are kept.
+const USER_AGENT: usize = 300;
+
+/// Where a sign-in comes from.
+pub(crate) fn sign_in_from(address: Option<IpAddr>, headers: &HeaderMap) -> SignInFrom {
+    let user_agent = headers.get(header::USER_AGENT).and_then(|name| name.to_str().ok());
+    let user_agent = user_agent.map(|name| name.chars().take(USER_AGENT).collect());
+    SignInFrom { address, user_agent }
 }
 
 /// Goes back along `X-Forwarded-For` for as long as whoever added to it is trusted: what stands before that, the client

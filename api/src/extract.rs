@@ -11,7 +11,7 @@ use http::{HeaderMap, header, request::Parts};
 use serde::de::DeserializeOwned;
 use shared::{
     error::{Error, Invalid},
-    ids::{ApiKeyId, SessionId, TenantId, TurnId},
+    ids::{ApiKeyId, SessionId, SignInId, TenantId, TurnId},
 };
 
 use crate::{
@@ -201,6 +201,17 @@ impl FromRequestParts<App> for ApiKeyOfPath {
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Failure> {
         Ok(Self(ApiKeyId(path_id(parts, app, "there is no such key").await?)))
+    }
+}
+
+/// The sign-in that the path names.
+pub(crate) struct SignInOfPath(pub(crate) SignInId);
+
+impl FromRequestParts<App> for SignInOfPath {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Failure> {
+        Ok(Self(SignInId(path_id(parts, app, "there is no such sign-in").await?)))
     }
 }
 

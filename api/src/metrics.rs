@@ -15,6 +15,7 @@ use shared::{
         Status,
         figures::{self, DURATION_BOUNDS, EndedTurns, QueueFigures},
     },
+    workspace::changes,
 };
 use sqlx::PgPool;
 use tokio::sync::Mutex;
@@ -68,6 +69,7 @@ impl Metrics {
     async fn of_all(&self, engine: &PgPool) -> Result<String> {
         let (now, queues) = figures::queues(engine).await?;
         let sessions = figures::active_sessions(engine).await?;
+        let lag = changes::lag_seconds(engine).await?;
         let mut turns = self.turns.lock().await;
         let uptime = TimeDelta::from_std(self.started.elapsed()).unwrap_or_default();
         let after = turns.counted_until.unwrap_or(now - uptime - SETTLING);
@@ -79,6 +81,7 @@ impl Metrics {
         // Writing to a String cannot fail.
         let _ = queue_lines(&mut text, &queues)
             .and_then(|()| session_lines(&mut text, sessions))
+            .and_then(|()| feed_lines(&mut text, lag))
             .and_then(|()| turns.lines(&mut text));
         Ok(text)
     }
@@ -131,6 +134,14 @@ fn queue_lines(text: &mut String, queues: &[QueueFigures]) -> std::fmt::Result {
 fn session_lines(text: &mut String, sessions: i64) -> std::fmt::Result {
     writeln!(text, "# HELP active_user_sessions Sessions that have not ended, of all users.")?;
     writeln!(text, "# TYPE active_user_sessions gauge\nactive_user_sessions {sessions}")
+}
+
+fn feed_lines(text: &mut String, lag: f64) -> std::fmt::Result {
+    writeln!(
+        text,
+        "# HELP change_feed_lag_seconds How long the oldest change has waited that an older transaction holds up."
+    )?;
+    writeln!(text, "# TYPE change_feed_lag_seconds gauge\nchange_feed_lag_seconds {lag}")
 }
 
 #[cfg(test)]

@@ -15,6 +15,8 @@ pub(crate) enum Event {
     Login,
     Refresh,
     Logout,
+    PasswordChanged,
+    SignInRevoked,
     KeyMade,
     KeyRevoked,
 }
@@ -26,6 +28,8 @@ impl Event {
             Self::Login => "login",
             Self::Refresh => "refresh",
             Self::Logout => "logout",
+            Self::PasswordChanged => "password_changed",
+            Self::SignInRevoked => "sign_in_revoked",
             Self::KeyMade => "key_made",
             Self::KeyRevoked => "key_revoked",
         }

@@ -65,6 +65,14 @@ impl Tenants {
         self.secrets.forget(tenant);
     }
 
+    /// Whether a host name stands for a tenant.
+    ///
+    /// # Errors
+    /// The database's.
+    pub(crate) async fn is_host(&self, host: &HostName) -> Result<bool> {
+        Ok(self.hosts.tenant(host).await?.is_some())
+    }
+
     /// The person in the tenant of this request.
     ///
     /// # Errors

@@ -1,12 +1,25 @@
 //! Which names a request may use for this server, and which pages may send one: the guard against DNS rebinding, where
-//! a hostile page points a name of its own at our address.
+//! a hostile page points a name of its own at our address. A name is ours when `PUBLIC_URL` has it, or when an operator has
+//! mapped it to a tenant; who knows the latter is asked by [`super::endpoint`].
 
 use http::{HeaderMap, header, uri::Authority};
 use shared::{
     config::{AppEnv, Config},
     error::{Code, Error, Result},
+    tenancy::control::HostName,
 };
 use url::{Host, Url};
+
+/// Whose a name is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Name {
+    /// Ours, and the address with it.
+    Ours(Url),
+    /// Ours with this address, if the name stands for a tenant.
+    Perhaps(HostName, Url),
+    /// Somebody else's.
+    Others,
+}
 
 /// The names and origins that are ours.
 pub(super) struct Doors {
@@ -26,15 +39,17 @@ impl Doors {
         }
     }
 
-    /// Lets a request in whose Host is ours and whose Origin, if it has one, may call us.
+    /// Lets a request in that came by this address of ours, and whose Origin, if it has one, may call us.
     ///
     /// # Errors
-    /// 403 naming the header and the variable that would allow it.
-    pub(super) fn check(&self, headers: &HeaderMap) -> Result<()> {
-        self.base(headers)?;
+    /// 403 naming the variable that would allow the origin.
+    pub(super) fn check_origin(&self, headers: &HeaderMap, base: &Url) -> Result<()> {
         let Some(origin) = headers.get(header::ORIGIN) else { return Ok(()) };
-        let allowed =
-            origin.to_str().ok().and_then(|text| Url::parse(text).ok()).is_some_and(|url| self.is_ours(&url));
+        let allowed = origin
+            .to_str()
+            .ok()
+            .and_then(|text| Url::parse(text).ok())
+            .is_some_and(|url| url.origin() == base.origin() || self.is_ours(&url));
         if allowed {
             return Ok(());
         }
@@ -44,11 +59,8 @@ impl Doors {
         ))
     }
 
-    /// The address under which this request reached us: `PUBLIC_URL`, or in development a name of this machine.
-    ///
-    /// # Errors
-    /// 403 for a name that is not ours.
-    pub(super) fn base(&self, headers: &HeaderMap) -> Result<Url> {
+    /// By which of our names this request came.
+    pub(super) fn name(&self, headers: &HeaderMap) -> Name {
         let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
         let named = host.and_then(|host| host.parse::<Authority>().ok()).and_then(|host| {
             // Userinfo has no place in Host, and a URL of ours has no other parts to smuggle a name into.
@@ -58,32 +70,45 @@ impl Doors {
             Url::parse(&format!("{}://{host}/", self.public.scheme())).ok()
         });
         match named {
-            Some(named) if named.origin() == self.public.origin() => Ok(self.public.clone()),
+            Some(named) if named.origin() == self.public.origin() => Name::Ours(self.public.clone()),
             Some(mut named) if self.loopback && is_loopback(&named) => {
                 // A loopback name has no certificate, whatever PUBLIC_URL has.
                 if named.scheme() != "http" {
                     named = Url::parse(&format!("http://{}/", host.unwrap_or_default())).unwrap_or(named);
                 }
-                Ok(named)
+                Name::Ours(named)
             }
-            _ => Err(Error::new(
-                Code::Forbidden,
-                "Host: this is not a name of this server; PUBLIC_URL says which one is",
-            )),
+            Some(named) => self.perhaps(&named),
+            None => Name::Others,
         }
     }
 
-    /// Whether this is the address of our `/mcp`, by one of our names.
-    pub(super) fn is_resource(&self, text: &str) -> bool {
-        Url::parse(text).is_ok_and(|url| {
-            let plain = url.query().is_none()
-                && url.fragment().is_none()
-                && url.username().is_empty()
-                && url.password().is_none();
-            let path = url.path().strip_prefix(self.public.path());
-            let by_name = url.origin() == self.public.origin() || self.loopback && is_loopback(&url);
-            plain && by_name && matches!(path, Some("mcp" | "mcp/"))
-        })
+    /// A name at the port and below the path of `PUBLIC_URL` is ours if it stands for a tenant.
+    fn perhaps(&self, named: &Url) -> Name {
+        let is_at_port = named.port_or_known_default() == self.public.port_or_known_default();
+        let host = named.host_str().and_then(HostName::of_header).filter(|_| is_at_port);
+        let base = Url::parse(named.as_str()).ok().map(|mut base| {
+            base.set_path(self.public.path());
+            base
+        });
+        host.zip(base).map_or(Name::Others, |(host, base)| Name::Perhaps(host, base))
+    }
+
+    /// Whether this is the address of our `/mcp`, and by which name.
+    pub(super) fn resource(&self, text: &str) -> Name {
+        let Ok(url) = Url::parse(text) else { return Name::Others };
+        let plain = url.query().is_none()
+            && url.fragment().is_none()
+            && url.username().is_empty()
+            && url.password().is_none();
+        let path = url.path().strip_prefix(self.public.path());
+        if !plain || !matches!(path, Some("mcp" | "mcp/")) {
+            return Name::Others;
+        }
+        if url.origin() == self.public.origin() || self.loopback && is_loopback(&url) {
+            return Name::Ours(url);
+        }
+        if url.scheme() == self.public.scheme() { self.perhaps(&url) } else { Name::Others }
     }
 
     fn is_ours(&self, origin: &Url) -> bool {
@@ -121,7 +146,10 @@ mod tests {
         if let Some(origin) = origin {
             headers.insert(header::ORIGIN, origin.parse().unwrap());
         }
-        doors.check(&headers).is_ok()
+        match doors.name(&headers) {
+            Name::Ours(base) => doors.check_origin(&headers, &base).is_ok(),
+            Name::Perhaps(..) | Name::Others => false,
+        }
     }
 
     #[test]
@@ -147,7 +175,7 @@ mod tests {
         for other in ["localhost.evil.example", "10.0.0.1:8080", "0.0.0.0:8080"] {
             assert!(!opens(&doors(true), other, None), "{other}");
         }
-        assert!(doors(true).check(&HeaderMap::new()).is_err());
+        assert_eq!(doors(true).name(&HeaderMap::new()), Name::Others);
     }
 
     #[test]
@@ -175,7 +203,7 @@ mod tests {
         for ours in
             ["https://alfred.example/mcp", "https://alfred.example/mcp/", "HTTPS://Alfred.example:443/mcp"]
         {
-            assert!(doors(false).is_resource(ours), "{ours}");
+            assert!(matches!(doors(false).resource(ours), Name::Ours(_)), "{ours}");
         }
         for other in [
             "https://alfred.example/",
@@ -186,9 +214,9 @@ mod tests {
             "http://localhost/mcp",
             "mcp",
         ] {
-            assert!(!doors(false).is_resource(other), "{other}");
+            assert!(!matches!(doors(false).resource(other), Name::Ours(_)), "{other}");
         }
-        assert!(doors(true).is_resource("http://127.0.0.1:8080/mcp"));
+        assert!(matches!(doors(true).resource("http://127.0.0.1:8080/mcp"), Name::Ours(_)));
     }
 
     #[test]
@@ -196,9 +224,31 @@ mod tests {
         let base = |host: &'static str| {
             let mut headers = HeaderMap::new();
             headers.insert(header::HOST, host.parse().unwrap());
-            doors(true).base(&headers).unwrap().to_string()
+            match doors(true).name(&headers) {
+                Name::Ours(base) => base.to_string(),
+                other => panic!("{other:?}"),
+            }
         };
         assert_eq!(base("alfred.example:443"), "https://alfred.example/");
         assert_eq!(base("127.0.0.1:8080"), "http://127.0.0.1:8080/");
+    }
+
+    #[test]
+    fn other_names_are_ours_only_if_they_stand_for_a_tenant() {
+        let name = |host: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::HOST, host.parse().unwrap());
+            doors(true).name(&headers)
+        };
+        let acme = Name::Perhaps("acme.example".parse().unwrap(), "https://acme.example/".parse().unwrap());
+        assert_eq!(name("acme.example"), acme);
+        assert_eq!(name("ACME.example:443"), acme);
+        for other in ["acme.example:8080", "acme", "10.0.0.1", "evil@acme.example", ""] {
+            assert_eq!(name(other), Name::Others, "{other}");
+        }
+        assert!(matches!(doors(false).resource("https://acme.example/mcp"), Name::Perhaps(..)));
+        for other in ["http://acme.example/mcp", "https://acme.example/", "https://acme.example:1/mcp"] {
+            assert_eq!(doors(false).resource(other), Name::Others, "{other}");
+        }
     }
 }

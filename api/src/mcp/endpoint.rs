@@ -15,11 +15,16 @@ use rmcp::transport::streamable_http_server::{
 };
 use serde::de::IgnoredAny;
 use serde_json::{Value, json};
-use shared::{config::Config, tools::ToolDef};
+use shared::{
+    config::Config,
+    error::{Code, Error, Result},
+    tools::ToolDef,
+};
 use tracing::Span;
+use url::Url;
 
 use super::{
-    doors::Doors,
+    doors::{Doors, Name},
     server::{Call, Server},
     tools::Catalogue,
 };
@@ -74,10 +79,11 @@ impl Endpoint {
     pub(crate) async fn answer(&self, app: &App, request: Request) -> Answer<Response> {
         let (mut parts, body) = request.into_parts();
         note_route(&parts);
-        self.doors.check(&parts.headers)?;
+        let base = self.base(app, &parts.headers).await?;
+        self.doors.check_origin(&parts.headers, &base)?;
         let actor = match Caller::from_request_parts(&mut parts, app).await {
             Ok(Caller(actor)) => actor,
-            Err(failure) => return Ok(self.refuse(failure, &parts.headers)),
+            Err(failure) => return Ok(refuse(failure, &base, &parts.headers)),
         };
         let RequestId(request_id) = RequestId::from_request_parts(&mut parts, app).await?;
         let body =
@@ -91,41 +97,55 @@ impl Endpoint {
         Ok(in_json_rpc(answered.map(Body::new)))
     }
 
-    /// The address of this server's `/mcp` as this request named it.
+    /// The address under which this request reached us: `PUBLIC_URL`, a name that stands for a tenant, or in development
+    /// a name of this machine.
     ///
     /// # Errors
-    /// 403 for a name that is not ours.
-    pub(crate) fn base(&self, headers: &HeaderMap) -> shared::error::Result<url::Url> {
-        self.doors.base(headers)
+    /// 403 for a name that is not ours; the database's.
+    pub(crate) async fn base(&self, app: &App, headers: &HeaderMap) -> Result<Url> {
+        let base = by_name(app, self.doors.name(headers)).await?;
+        base.ok_or_else(|| {
+            let message = "Host: this is not a name of this server; PUBLIC_URL says which one is";
+            Error::new(Code::Forbidden, message)
+        })
     }
 
     /// Whether this names us as the resource that a token is for.
-    pub(crate) fn is_resource(&self, text: &str) -> bool {
-        self.doors.is_resource(text)
-    }
-
-    /// A refusal for want of a credential tells where to get one.
-    fn refuse(&self, failure: Failure, headers: &HeaderMap) -> Response {
-        let mut response = failure.into_response();
-        if response.status() == StatusCode::UNAUTHORIZED
-            && let Ok(base) = self.base(headers)
-        {
-            let tried = headers.contains_key(header::AUTHORIZATION) || headers.contains_key("x-api-key");
-            if let Ok(challenge) = HeaderValue::from_str(&challenge(&base, tried)) {
-                response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
-            }
-        }
-        response
+    ///
+    /// # Errors
+    /// The database's.
+    pub(crate) async fn is_resource(&self, app: &App, text: &str) -> Result<bool> {
+        Ok(by_name(app, self.doors.resource(text)).await?.is_some())
     }
 }
 
+async fn by_name(app: &App, name: Name) -> Result<Option<Url>> {
+    Ok(match name {
+        Name::Ours(base) => Some(base),
+        Name::Perhaps(host, base) => app.callers.tenants.is_host(&host).await?.then_some(base),
+        Name::Others => None,
+    })
+}
+
+/// A refusal for want of a credential tells where to get one.
+fn refuse(failure: Failure, base: &Url, headers: &HeaderMap) -> Response {
+    let mut response = failure.into_response();
+    if response.status() == StatusCode::UNAUTHORIZED {
+        let tried = headers.contains_key(header::AUTHORIZATION) || headers.contains_key("x-api-key");
+        if let Ok(challenge) = HeaderValue::from_str(&challenge(base, tried)) {
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
+        }
+    }
+    response
+}
+
 /// The protected resource's identifier.
-pub(crate) fn resource(base: &url::Url) -> String {
+pub(crate) fn resource(base: &Url) -> String {
     format!("{base}mcp")
 }
 
 /// What `WWW-Authenticate` says (RFC 6750, RFC 9728).
-fn challenge(base: &url::Url, tried: bool) -> String {
+fn challenge(base: &Url, tried: bool) -> String {
     let error = if tried { ", error=\"invalid_token\"" } else { "" };
     format!("Bearer realm=\"alfred\"{error}, resource_metadata=\"{base}{METADATA}\"")
 }

@@ -25,6 +25,10 @@ const SCHEME: &str = "alfred://";
 const MARKDOWN: &str = "text/markdown";
 /// Resources on a page of the list.
 const PAGE: i64 = 100;
+/// The parts of an item that its text has at most, the newest ones.
+const PARTS: i64 = 200;
+/// The bytes of its text that parts may take together; what does not fit is left out, oldest first.
+const PARTS_LONGEST: usize = 128 << 10;
 
 /// A kind of item that can be shown.
 struct Shown {
@@ -32,23 +36,50 @@ struct Shown {
     template: &'static str,
     title: &'static str,
     description: &'static str,
-    /// The text, of the item alone.
+    /// The text of the item itself.
     text: fn(&Item) -> String,
+    /// What it is made of, if its text goes on with that.
+    parts: Option<Parts>,
+}
+
+/// Items that another one is made of.
+struct Parts {
+    kind: &'static str,
+    /// The text of one.
+    text: fn(&Item) -> String,
+    /// Where those are that are left out.
+    others: &'static str,
 }
 
 /// In the order of the list.
-const SHOWN: &[Shown] = &[Shown {
-    kind: "note",
-    template: "alfred://note/{id}",
-    title: "A note",
-    description: "One of the user's notes, by its id, as Markdown.",
-    text: note,
-}];
+const SHOWN: &[Shown] = &[
+    Shown {
+        kind: "note",
+        template: "alfred://note/{id}",
+        title: "A note",
+        description: "One of the user's notes, by its id, as Markdown.",
+        text: note,
+        parts: None,
+    },
+    Shown {
+        kind: "chat",
+        template: "alfred://chat/{id}",
+        title: "A chat",
+        description: "One of the user's chats, by its id, as Markdown: its newest messages, in the order in which they \
+                      were said.",
+        text: chat,
+        parts: Some(Parts { kind: "chat_message", text: message, others: "list_chat_messages has them" }),
+    },
+];
 
 impl Shown {
     fn def(&self) -> Result<&'static EntityDef> {
-        definition(self.kind).ok_or_else(|| Error::internal(format!("there is no entity {}", self.kind)))
+        def(self.kind)
     }
+}
+
+fn def(kind: &str) -> Result<&'static EntityDef> {
+    definition(kind).ok_or_else(|| Error::internal(format!("there is no entity {kind}")))
 }
 
 /// The kinds that can be asked for by id.
@@ -124,7 +155,39 @@ async fn contents(call: &Call, uri: &str) -> Result<ResourceContents> {
     let (shown, id) = parse(uri).ok_or_else(|| Error::not_found(format!("there is no resource {uri}")))?;
     let mut tx = call.app.tenants.begin(&call.actor).await?;
     let item = items::get(&mut tx, shown.def()?, id).await?;
-    Ok(ResourceContents::text((shown.text)(&item), uri).with_mime_type(MARKDOWN))
+    let mut markdown = (shown.text)(&item);
+    if let Some(parts) = &shown.parts {
+        let query = ListQuery { limit: Some(PARTS), parent: Some(item.uid), ..ListQuery::default() };
+        let found = items::list(&mut tx, def(parts.kind)?, &query).await?;
+        append(&mut markdown, parts, &found.items, found.next_cursor.is_some());
+    }
+    Ok(ResourceContents::text(markdown, uri).with_mime_type(MARKDOWN))
+}
+
+/// Writes the newest parts that fit, oldest first; `newest_first` is what there is of them, and `more` says that there
+/// are older ones.
+fn append(markdown: &mut String, parts: &Parts, newest_first: &[Item], more: bool) {
+    let mut room = PARTS_LONGEST;
+    let mut texts = Vec::with_capacity(newest_first.len());
+    for part in newest_first {
+        let mut text = (parts.text)(part);
+        if text.len() > room {
+            if !texts.is_empty() {
+                break;
+            }
+            // The newest one alone is too long: its beginning is better than nothing.
+            text.truncate(text.floor_char_boundary(room));
+            text.push('…');
+        }
+        room = room.saturating_sub(text.len());
+        texts.push(text);
+    }
+    if more || texts.len() < newest_first.len() {
+        // Writing to a String cannot fail.
+        let _ = write!(markdown, "_The newest {} only; {}._\n\n", texts.len(), parts.others);
+    }
+    texts.reverse();
+    markdown.push_str(&texts.join("\n\n"));
 }
 
 fn parse(uri: &str) -> Option<(&'static Shown, ItemRef)> {
@@ -194,6 +257,31 @@ fn note(item: &Item) -> String {
         let _ = write!(markdown, "# {title}\n\n");
     }
     markdown.push_str(text(&item.payload, "content").unwrap_or_default());
+    markdown
+}
+
+fn chat(item: &Item) -> String {
+    let title = title(&item.payload).unwrap_or_else(|| format!("Chat {}", item.id));
+    let mut markdown = format!("# {title}\n\n");
+    if let Some(description) = text(&item.payload, "description") {
+        // Writing to a String cannot fail.
+        let _ = write!(markdown, "{description}\n\n");
+    }
+    markdown
+}
+
+/// Who said it and when, what was said, and which tools were called.
+fn message(item: &Item) -> String {
+    let role = text(&item.payload, "role").unwrap_or("user");
+    let mut markdown = format!("**{role}** ({}):", item.created_at.format("%Y-%m-%d %H:%M UTC"));
+    if let Some(content) = text(&item.payload, "content") {
+        let _ = write!(markdown, " {content}");
+    }
+    let calls = item.payload.get("toolCalls").and_then(Value::as_array);
+    for call in calls.into_iter().flatten() {
+        let tool = call.get("tool").and_then(Value::as_str).unwrap_or("a tool");
+        let _ = write!(markdown, "\n- called `{tool}` with `{}`", call.get("args").unwrap_or(&Value::Null));
+    }
     markdown
 }
 

@@ -142,8 +142,10 @@ pub(crate) async fn asked(app: &App, parameters: &Parameters) -> Result<Result<A
     let Some(challenge) = challenge.map(str::to_owned) else {
         return told("invalid_request", "code_challenge must be the SHA-256 of the verifier in base64url");
     };
-    if !parameters.all("resource").all(|resource| app.mcp.is_resource(resource)) {
-        return told("invalid_target", "resource must be this server's /mcp");
+    for resource in parameters.all("resource") {
+        if !app.mcp.is_resource(app, resource).await? {
+            return told("invalid_target", "resource must be this server's /mcp");
+        }
     }
     let Some(scopes) = scopes(parameters.get("scope")) else {
         return told("invalid_scope", "scope must have read or write");

@@ -26,7 +26,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::{
-    address::ClientAddress,
+    address::{ClientAddress, sign_in_from},
     auth::{
         Person,
         event::{About, Event, Outcome, note},
@@ -230,12 +230,13 @@ async fn try_to_login(app: &App, address: IpAddr, parts: &Parts, body: Login) ->
         return Err(Error::new(Code::Auth, "the address or the password is wrong"));
     };
     let about = About { user: Some(user.id), ..About::default() };
+    let from = sign_in_from(Some(address), &parts.headers);
     if body.cookie {
-        let session = sign_ins.begin_cookie(user.id).await?;
+        let session = sign_ins.begin_cookie(user.id, &from).await?;
         let about = About { sign_in: Some(session.sign_in), ..about };
         return Ok((with_cookies(cookies.set(&session), JsonAnswer(SignedIn::with_cookies(user))), about));
     }
-    let tokens = sign_ins.begin_tokens(user.id, &Grant::default()).await?;
+    let tokens = sign_ins.begin_tokens(user.id, &Grant::default(), &from).await?;
     let about = About { sign_in: Some(tokens.sign_in), ..about };
     Ok((JsonAnswer(SignedIn::with_tokens(&tokens, user)).into_response(), about))
 }

@@ -55,7 +55,7 @@ pub(crate) async fn protected_resource(
     State(app): State<App>,
     headers: HeaderMap,
 ) -> Answer<JsonAnswer<ProtectedResource>> {
-    let base = app.mcp.base(&headers)?;
+    let base = app.mcp.base(&app, &headers).await?;
     let (issuer, scopes) = match &app.config.sign_ins.outside_issuer {
         Some(outside) => (outside.issuer.clone(), Vec::new()),
         None => {

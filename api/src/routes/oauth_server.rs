@@ -13,14 +13,14 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde::Serialize;
 use shared::{
     error::Code,
-    identity::{Credential, EmailAddress, EndedBecause, Grant, Refreshed, Scope, Tokens},
+    identity::{Credential, EmailAddress, EndedBecause, Grant, Refreshed, Scope, SignInFrom, Tokens},
     ids::SignInId,
     mcp::authorization::{Granted, Redeemed, Registration},
 };
 use utoipa::ToSchema;
 
 use crate::{
-    address::ClientAddress,
+    address::{self, ClientAddress, sign_in_from},
     auth::event::{About, Event, Outcome, note},
     error::Answer,
     extract,
@@ -204,6 +204,7 @@ pub(crate) async fn sign_in(
             "The form came from a page of another site.",
         ));
     }
+    let from = sign_in_from(Some(address), &parts.headers);
     let form = oauth_server::form(&app, Request::from_parts(parts, body)).await?;
     let query = form.get("query").unwrap_or_default();
     let again = |status, sentence: &str| Ok(oauth_server::sign_in(status, query, Some(sentence)));
@@ -231,7 +232,7 @@ pub(crate) async fn sign_in(
             };
         }
     };
-    let session = sign_ins.begin_cookie(user.id).await?;
+    let session = sign_ins.begin_cookie(user.id, &from).await?;
     note(
         Event::Login,
         Outcome::Success,
@@ -350,21 +351,26 @@ pub(crate) async fn token(State(app): State<App>, request: Request) -> Answer<Re
 }
 
 async fn exchange(app: &App, request: Request) -> Result<Response, Problem> {
-    let form = oauth_server::form(app, request).await?;
+    let (parts, body) = request.into_parts();
+    let from = sign_in_from(address::of(&parts, &app.config.trusted_proxies), &parts.headers);
+    let form = oauth_server::form(app, Request::from_parts(parts, body)).await?;
     let wanted = |name: &str| {
         let missing = || Problem::new("invalid_request", format!("{name} is required, once"));
         form.get(name).ok_or_else(missing)
     };
     let grant_type = wanted("grant_type")?;
     let client = wanted("client_id")?;
-    if form.get("resource").is_some_and(|resource| !app.mcp.is_resource(resource)) {
+    if let Some(resource) = form.get("resource")
+        && !app.mcp.is_resource(app, resource).await?
+    {
         return Err(Problem::new("invalid_target", "resource must be this server's /mcp"));
     }
     let answer = match grant_type {
         "authorization_code" => {
             let code = SecretString::from(wanted("code")?);
             let verifier = wanted("code_verifier")?;
-            by_code(app, client, &code, verifier, form.get("redirect_uri")).await?
+            let shown = Shown { client, code: &code, verifier, redirect_uri: form.get("redirect_uri") };
+            by_code(app, &shown, &from).await?
         }
         "refresh_token" => {
             by_refresh_token(app, client, &SecretString::from(wanted("refresh_token")?)).await?
@@ -379,15 +385,17 @@ async fn exchange(app: &App, request: Request) -> Result<Response, Problem> {
     Ok(response)
 }
 
-async fn by_code(
-    app: &App,
-    client: &str,
-    code: &SecretString,
-    verifier: &str,
-    redirect_uri: Option<&str>,
-) -> Result<TokenAnswer, Problem> {
+/// A code, and what shows that it was meant for whoever has it.
+struct Shown<'a> {
+    client: &'a str,
+    code: &'a SecretString,
+    verifier: &'a str,
+    redirect_uri: Option<&'a str>,
+}
+
+async fn by_code(app: &App, shown: &Shown<'_>, from: &SignInFrom) -> Result<TokenAnswer, Problem> {
     let server = oauth_server::server(app)?;
-    let granted = match server.redeem(code).await? {
+    let granted = match server.redeem(shown.code).await? {
         Redeemed::Good(granted) => granted,
         Redeemed::Refused => return Err(Problem::grant()),
         Redeemed::ShownAgain(sign_in) => {
@@ -398,9 +406,9 @@ async fn by_code(
         }
     };
     // The code is used up, so nobody tries verifiers one after the other.
-    let fits = granted.client == client
-        && redirect_uri.is_none_or(|given| given == granted.redirect_uri)
-        && granted.is_verified_by(verifier);
+    let fits = granted.client == shown.client
+        && shown.redirect_uri.is_none_or(|given| given == granted.redirect_uri)
+        && granted.is_verified_by(shown.verifier);
     if !fits {
         return Err(Problem::grant());
     }
@@ -409,8 +417,8 @@ async fn by_code(
         audience: Some(granted.audience),
         client: Some(granted.client),
     };
-    let tokens = app.callers.sign_ins().begin_tokens(granted.user, &grant).await?;
-    if !server.became(code, tokens.sign_in).await? {
+    let tokens = app.callers.sign_ins().begin_tokens(granted.user, &grant, from).await?;
+    if !server.became(shown.code, tokens.sign_in).await? {
         end(app, tokens.sign_in).await?;
         return Err(Problem::grant());
     }

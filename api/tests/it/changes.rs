@@ -139,3 +139,27 @@ async fn a_stop_sends_readers_of_changes_elsewhere() {
     let text = reader.until(None).await;
     assert!(text.rsplit("\n\n").nth(1).is_some_and(|last| last.starts_with("retry: ")), "{text:?}");
 }
+
+#[tokio::test]
+async fn a_feed_that_is_held_up_shows_in_the_figures() {
+    let app = TestApp::start().await;
+    let lag = async || {
+        let text = app.get(MEMBER, "/metrics").await.text;
+        let line = text.lines().find_map(|line| line.strip_prefix("change_feed_lag_seconds "));
+        line.unwrap_or_else(|| panic!("no lag in {text}")).parse::<f64>().unwrap()
+    };
+    let admin = app.db.admin();
+    let mut held = admin.begin().await.unwrap();
+    sqlx::query("select pg_current_xact_id()").execute(&mut *held).await.unwrap();
+    app.post(MEMBER, "/v1/notes", &json!({"title": "late"})).await;
+    let first = lag().await;
+    assert!(first > 0.0, "{first}");
+    assert!(lag().await > first, "it grows until the transaction ends");
+    held.rollback().await.unwrap();
+    // Other databases of the cluster have transactions too, each over in a moment.
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    while lag().await > 0.0 {
+        assert!(std::time::Instant::now() < deadline, "nothing holds the feed up any more");
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+}

@@ -93,3 +93,27 @@ async fn the_last_use_is_written_at_the_latest_when_the_process_stops() {
             .unwrap();
     assert!(is_fresh);
 }
+
+/// A session outlives its chat, but nobody would see what is said there.
+#[tokio::test]
+async fn nothing_is_posted_into_a_chat_that_was_deleted() {
+    let app = TestApp::start().await;
+    let posted = app.chat(MEMBER).await;
+    app.post(MEMBER, &format!("/jobs/{}/cancel", posted["jobId"].as_str().unwrap()), &json!({})).await;
+    let chat = format!("/v1/chats/{}", posted["conversationId"]);
+    let deleted = app.send(app.request(Method::DELETE, &chat).header("X-API-Key", MEMBER)).await;
+    assert_eq!(deleted.status, 200, "{deleted:?}");
+    let before = app.rows().await;
+    let mut body = say("anybody there?");
+    body["session"] = posted["session"].clone();
+    for on_busy in ["enqueue", "reject", "interrupt"] {
+        body["onBusy"] = on_busy.into();
+        app.post(MEMBER, "/chat", &body).await.is_error(410, "APP-410-GONE");
+    }
+    app.execute("update turns set state = 'dead', slot = null, error = '{}'").await;
+    let retry = format!("/jobs/{}/retry", posted["jobId"].as_str().unwrap());
+    app.post(MEMBER, &retry, &json!({})).await.is_error(410, "APP-410-GONE");
+    assert_eq!(app.rows().await, before);
+    let session = app.get(MEMBER, &format!("/sessions/{}", posted["sessionId"].as_str().unwrap())).await;
+    assert_eq!(session.status, 200, "{session:?}");
+}

@@ -27,8 +27,8 @@ pub use self::{
     principal::{Credential, CredentialTenant, OutsideSubject, Principal},
     scope::{Scope, Scopes},
     sign_ins::{
-        AccessClaims, CookieSession, EndedBecause, Grant, Refreshed, SignInSettings, SignIns, Tokens,
-        not_good,
+        AccessClaims, CookieSession, EndedBecause, Grant, Refreshed, SignIn, SignInFrom, SignInSettings,
+        SignIns, Tokens, not_good,
     },
     signing::PublishedKey,
 };

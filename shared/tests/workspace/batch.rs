@@ -130,3 +130,34 @@ async fn of_two_batches_that_want_each_others_items_one_goes_first() {
     assert!(left.iter().all(|task| task.version == 1 + i64::try_from(through).unwrap()), "{left:?}");
     assert_eq!(through, 2, "{outcomes:?}");
 }
+
+/// Batches that want the same items in every order, some by uid, some by short id, some as parents of what they add.
+#[tokio::test]
+async fn batches_that_conflict_wait_for_each_other() {
+    const AT_ONCE: usize = 32;
+    let world = World::new().await;
+    let mut items = Vec::new();
+    for number in 0..6 {
+        let task = world.make_sample(&world.ann, definition("task").unwrap(), number).await;
+        let chat = world.make_sample(&world.ann, definition("chat").unwrap(), number).await;
+        items.push(json!({"op": "patch", "entity": "task", "uid": task.uid, "payload": {"x": number}}));
+        items.push(json!({"op": "patch", "entity": "task", "id": task.id, "payload": {"y": number}}));
+        items.push(json!({"op": "patch", "entity": "chat", "uid": chat.uid, "payload": {"x": number}}));
+        items.push(json!({
+            "op": "create", "entity": "chat_message", "payload": {"chatUid": chat.uid, "content": "x"},
+        }));
+    }
+    let batches = (0..AT_ONCE).map(|number| {
+        let mut wanted = items.clone();
+        wanted.rotate_left(number * 7 % items.len());
+        if number % 2 == 1 {
+            wanted.reverse();
+        }
+        commit(&world, &world.ann, Value::Array(wanted))
+    });
+    for done in futures::future::join_all(batches).await {
+        assert_eq!(done.unwrap().len(), items.len());
+    }
+    let tasks = world.all(&world.ann, definition("task").unwrap()).await;
+    assert!(tasks.iter().all(|task| task.version == 1 + 2 * AT_ONCE as i64), "no change was lost");
+}

@@ -4,6 +4,7 @@ mod cookies;
 mod keys;
 mod outside;
 mod passwords;
+mod sign_ins;
 mod tokens;
 
 use http::Method;

@@ -63,6 +63,58 @@ async fn notes_are_resources_of_their_owner() {
 }
 
 #[tokio::test]
+async fn chats_are_read_with_what_was_said_in_them() {
+    let app = TestApp::start().await;
+    let create = async |tool: &str, arguments: Value| {
+        structured(&call(&app, MEMBER, Era::Modern, tool, &arguments).await).clone()
+    };
+    let chat = create("create_chat", json!({"title": "Fence", "description": "What to do with it"})).await;
+    let chat_uid = chat["uid"].as_str().unwrap().to_owned();
+    let say = async |role: &str, content: &str| {
+        create("create_chat_message", json!({"chat_uid": chat_uid, "role": role, "content": content})).await
+    };
+    say("user", "Shall we paint *it*?").await;
+    say("assistant", "Green, I think.").await;
+    let by_id = format!("alfred://chat/{}", chat["id"]);
+    for era in ERAS {
+        let listed = result(&send(&app, MEMBER, era, "resources/list", &json!({})).await);
+        let listed = &listed["resources"][0];
+        assert_eq!((&listed["uri"], &listed["title"]), (&json!(by_id), &json!("Fence")));
+        let templates = result(&send(&app, MEMBER, era, "resources/templates/list", &json!({})).await);
+        assert_eq!(templates["resourceTemplates"][1]["uriTemplate"], "alfred://chat/{id}");
+        for uri in [&by_id, &format!("alfred://chat/{chat_uid}")] {
+            let read = result(&send(&app, MEMBER, era, "resources/read", &json!({"uri": uri})).await);
+            let text = read["contents"][0]["text"].as_str().unwrap();
+            assert!(text.starts_with("# Fence\n\nWhat to do with it\n\n**user** ("), "{text}");
+            let (question, answer) = (text.find("Shall we paint *it*?"), text.find("Green, I think."));
+            assert!(question.is_some() && question < answer, "{text}");
+            assert!(!text.contains("only;"), "{text}");
+            let foreign = send(&app, FOREIGNER, era, "resources/read", &json!({"uri": uri})).await;
+            assert!(foreign.json()["error"].is_object() && !foreign.text.contains("paint"), "{foreign:?}");
+        }
+    }
+    let begun = json!({"ref": {"type": "ref/resource", "uri": "alfred://chat/{id}"},
+        "argument": {"name": "id", "value": ""}});
+    let completed = result(&send(&app, MEMBER, Era::Modern, "completion/complete", &begun).await);
+    assert_eq!(completed["completion"]["values"], json!([chat["id"].to_string()]));
+
+    // The newest ones that fit, and a word about the others.
+    for number in 0..5 {
+        say("user", &format!("{number} {}", "x".repeat(40_000))).await;
+    }
+    let read = result(&send(&app, MEMBER, Era::Modern, "resources/read", &json!({"uri": by_id})).await);
+    let text = read["contents"][0]["text"].as_str().unwrap();
+    assert!(text.contains("_The newest 3 only; list_chat_messages has them._"), "{}", &text[..200]);
+    assert!(text.contains(": 2 xx") && text.contains(": 4 xx") && !text.contains(": 1 xx"));
+    assert!(text.find(": 2 xx") < text.find(": 4 xx"));
+
+    let gone = json!({"uid": chat_uid});
+    call(&app, MEMBER, Era::Modern, "delete_chat", &gone).await;
+    let read = send(&app, MEMBER, Era::Modern, "resources/read", &json!({"uri": by_id})).await;
+    assert!(read.json()["error"].is_object(), "{read:?}");
+}
+
+#[tokio::test]
 async fn the_list_of_resources_has_pages() {
     let app = TestApp::start().await;
     for number in 0..103 {

@@ -5,7 +5,10 @@ use secrecy::SecretString;
 use serde_json::json;
 
 use super::{OPERATOR, get_with, now_ms, provision, signed, start};
-use crate::app::{ADMIN, MEMBER, TestApp};
+use crate::{
+    app::{ADMIN, MEMBER, TestApp},
+    mcp,
+};
 
 const DEPLOYMENT: &str = "the-deployments-header-secret";
 
@@ -175,4 +178,46 @@ async fn a_host_name_stands_for_its_tenant() {
         let body = json!({"hosts": [wrong]});
         app.send_json(OPERATOR, Method::PATCH, &path, &body).await.is_error(422, "APP-4XX-VALIDATION");
     }
+}
+
+/// The guard of /mcp against names of others lets the names of tenants in.
+#[tokio::test]
+async fn a_mapped_host_name_is_a_name_of_the_mcp_server() {
+    let app = start(|config| config.public_url = "https://alfred.example/".parse().unwrap()).await;
+    let acme = provision(&app, "acme").await;
+    let path = format!("/admin/tenants/{}", acme.id);
+    app.send_json(OPERATOR, Method::PATCH, &path, &json!({"hosts": ["acme.example.com"]})).await;
+    let list = async |host: &'static str, origin: Option<&'static str>| {
+        let mut request = mcp::message(&app, &acme.admin_key, mcp::Era::Modern, "tools/list", &json!({}));
+        request = request.header("Host", host);
+        if let Some(origin) = origin {
+            request = request.header("Origin", origin);
+        }
+        app.send(request).await
+    };
+    for host in ["acme.example.com", "ACME.example.com:443"] {
+        mcp::result(&list(host, None).await);
+    }
+    mcp::result(&list("acme.example.com", Some("https://acme.example.com")).await);
+    for (host, origin) in [
+        ("globex.example.com", None),
+        ("acme.example.com:8080", None),
+        ("acme.example.com.evil.example", None),
+        ("acme.example.com", Some("https://evil.example")),
+        ("acme.example.com", Some("http://acme.example.com")),
+        // A page of one tenant is none of another name.
+        ("alfred.example", Some("https://acme.example.com")),
+    ] {
+        list(host, origin).await.is_error(403, "APP-403-FORBIDDEN");
+    }
+    // A client that comes by this name is told of this name.
+    let place = "/.well-known/oauth-protected-resource/mcp";
+    let described = app.send(app.request(Method::GET, place).header("Host", "acme.example.com")).await;
+    assert_eq!(described.json()["resource"], "https://acme.example.com/mcp");
+    let stranger = app.request(Method::POST, "/mcp").header("Host", "acme.example.com");
+    let challenge = app.send(stranger).await.headers["www-authenticate"].to_str().unwrap().to_owned();
+    assert!(challenge.contains("https://acme.example.com/.well-known/"), "{challenge}");
+    // Unmapped, it is nobody's.
+    app.send_json(OPERATOR, Method::PATCH, &path, &json!({"hosts": []})).await;
+    list("acme.example.com", None).await.is_error(403, "APP-403-FORBIDDEN");
 }

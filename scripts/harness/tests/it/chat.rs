@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, ensure};
 use harness::client::{Chat, Client, Posted};
 use harness::stack::ModelChoice;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::run::{SOON, ensure_eq, here, offline, run};
 
@@ -176,6 +176,56 @@ async fn the_offline_model_streams_and_says_what_it_is() -> Result<()> {
         let tokens = transcript.kinds().iter().filter(|kind| **kind == "token").count();
         ensure!(tokens > 3, "{tokens} tokens");
         ensure!(transcript.text().to_lowercase().contains("offline"), "{}", transcript.text());
+        stack.check().await
+    })
+    .await
+}
+
+/// One store, two views: what a turn has said and done so far is in the workspace while it runs [N2].
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_running_turns_messages_are_messages_of_its_chat() -> Result<()> {
+    run(here(), async |stack| {
+        let client = stack.client(0);
+        let text = r#"[[tool:add_task {"title":"Paint the fence"}]] [[tokens:4]] [[gate:end]]"#;
+        let posted = client.accept(&Chat::new(text)).await?;
+        let chat = client.get(&format!("/v1/chats/{}", posted.conversation)).await?.json();
+        let chat_uid = chat["uid"].as_str().context("the conversation is no chat")?.to_owned();
+        let list = async || -> Result<Vec<Value>> {
+            let call = json!({
+                "jsonrpc": "2.0", "id": 1, "method": "tools/call",
+                "params": {"name": "list_chat_messages", "arguments": {"chat_uid": chat_uid}},
+            });
+            let request = client.request("POST", "/mcp").json(&call);
+            let request = request.header("accept", "application/json, text/event-stream");
+            let answer = client.send(request.header("mcp-protocol-version", "2025-11-25")).await?;
+            let items = answer.json()["result"]["structuredContent"]["items"].clone();
+            let mut items = items.as_array().cloned().with_context(|| answer.body.clone())?;
+            items.reverse();
+            Ok(items)
+        };
+        let deadline = tokio::time::Instant::now() + SOON;
+        let messages = loop {
+            let messages = list().await?;
+            if messages.len() >= 3 {
+                break messages;
+            }
+            ensure!(tokio::time::Instant::now() < deadline, "only {messages:?} after {SOON:?}");
+            tokio::time::sleep(std::time::Duration::from_millis(30)).await;
+        };
+        ensure_eq!(client.job(&posted.job).await?["status"], "running", "the turn");
+        let roles: Vec<_> = messages.iter().map(|message| message["payload"]["role"].clone()).collect();
+        ensure_eq!(roles, ["user", "assistant", "tool"], "roles");
+        ensure_eq!(messages[0]["payload"]["content"], text, "the question");
+        ensure_eq!(messages[1]["payload"]["toolCalls"][0]["tool"], "add_task", "{}", messages[1]);
+
+        stack.model().gate("end").release();
+        client.until(&posted.job, &["succeeded"], SOON).await?;
+        let messages = list().await?;
+        ensure_eq!(messages.len(), 4, "messages");
+        ensure_eq!(messages[3]["payload"]["role"], "assistant", "{}", messages[3]);
+        // By REST they are the same.
+        let rest = client.get(&format!("/v1/chat_messages?chatUid={chat_uid}&limit=10")).await?;
+        ensure_eq!(rest.json()["items"].as_array().map(Vec::len), Some(4), "{}", rest.body);
         stack.check().await
     })
     .await

@@ -42,9 +42,17 @@ pub(super) async fn register(
     email: &EmailAddress,
     password: SecretString,
 ) -> Result<Option<UserId>> {
-    passwords::must_be_good(&password, email.as_str())?;
+    must_be_good(&password, email)?;
     let hash = passwords.hash(password).await?;
     store::insert(engine, UserId::generate(), email.as_str(), &hash).await
+}
+
+/// Whether this may be the password of this address's account.
+///
+/// # Errors
+/// 422 when it may not.
+pub(super) fn must_be_good(password: &SecretString, email: &EmailAddress) -> Result<()> {
+    passwords::must_be_good(password, email.as_str())
 }
 
 /// The user with this address and this password. The work is the same whatever the answer.

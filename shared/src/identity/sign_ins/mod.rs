@@ -11,6 +11,7 @@
 //! ```
 
 mod access;
+mod own;
 mod store;
 mod token;
 
@@ -20,7 +21,7 @@ use secrecy::SecretString;
 use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 
-pub use self::access::AccessClaims;
+pub use self::{access::AccessClaims, own::SignIn};
 use self::{
     store::{NewSignIn, SignInRow},
     token::{Kind, Presented},
@@ -66,6 +67,10 @@ pub enum EndedBecause {
     Logout,
     /// A refresh token that was replaced was used again.
     Reuse,
+    /// Its user changed their password elsewhere.
+    Password,
+    /// Its user ended it from elsewhere.
+    Revoked,
 }
 
 impl EndedBecause {
@@ -73,6 +78,8 @@ impl EndedBecause {
         match self {
             Self::Logout => "logout",
             Self::Reuse => "reuse",
+            Self::Password => "password",
+            Self::Revoked => "revoked",
         }
     }
 }
@@ -86,6 +93,15 @@ pub struct Grant {
     pub audience: Option<String>,
     /// The program that acts for the user; none for our own.
     pub client: Option<String>,
+}
+
+/// Where a sign-in begins, for its user to recognise it by.
+#[derive(Debug, Clone, Default)]
+pub struct SignInFrom {
+    /// The client's address.
+    pub address: Option<IpAddr>,
+    /// What the program or browser calls itself.
+    pub user_agent: Option<String>,
 }
 
 /// What a program gets.
@@ -216,8 +232,8 @@ impl SignIns {
     ///
     /// # Errors
     /// The database's.
-    pub async fn begin_tokens(&self, user: UserId, grant: &Grant) -> Result<Tokens> {
-        let row = self.begin(user, Kind::Token, grant).await?;
+    pub async fn begin_tokens(&self, user: UserId, grant: &Grant, from: &SignInFrom) -> Result<Tokens> {
+        let row = self.begin(user, Kind::Token, grant, from).await?;
         self.tokens(&row, row.generation).await
     }
 
@@ -225,12 +241,12 @@ impl SignIns {
     ///
     /// # Errors
     /// The database's.
-    pub async fn begin_cookie(&self, user: UserId) -> Result<CookieSession> {
-        let row = self.begin(user, Kind::Cookie, &Grant::default()).await?;
+    pub async fn begin_cookie(&self, user: UserId, from: &SignInFrom) -> Result<CookieSession> {
+        let row = self.begin(user, Kind::Cookie, &Grant::default(), from).await?;
         self.cookie_session(&row)
     }
 
-    async fn begin(&self, user: UserId, kind: Kind, grant: &Grant) -> Result<SignInRow> {
+    async fn begin(&self, user: UserId, kind: Kind, grant: &Grant, from: &SignInFrom) -> Result<SignInRow> {
         let new = NewSignIn {
             id: SignInId::generate(),
             user,
@@ -240,6 +256,8 @@ impl SignIns {
             audience: grant.audience.as_deref(),
             client: grant.client.as_deref(),
             idle_days: self.0.settings.idle_days,
+            address: from.address.map(|address| address.to_string()),
+            user_agent: from.user_agent.as_deref(),
         };
         store::begin(&self.0.engine, &new).await
     }

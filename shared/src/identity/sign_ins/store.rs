@@ -1,9 +1,12 @@
 //! SQL of sign-ins, on the engine's pool: nobody is anybody yet.
 
+use chrono::{DateTime, Utc};
 use sqlx::PgPool;
 
+use super::SignIn;
 use crate::{
     error::Result,
+    identity::Scopes,
     ids::{SignInId, UserId},
 };
 
@@ -34,13 +37,15 @@ pub(super) struct NewSignIn<'a> {
     pub(super) audience: Option<&'a str>,
     pub(super) client: Option<&'a str>,
     pub(super) idle_days: i64,
+    pub(super) address: Option<String>,
+    pub(super) user_agent: Option<&'a str>,
 }
 
 pub(super) async fn begin(engine: &PgPool, new: &NewSignIn<'_>) -> Result<SignInRow> {
     Ok(sqlx::query_as(
         "with made as (
-           insert into sign_ins (id, user_id, kind, nonce, scopes, audience, client_id, expires_at)
-           values ($1, $2, $3, $4, $5, $6, $7, now() + make_interval(days => $8::integer)) returning *)
+           insert into sign_ins (id, user_id, kind, nonce, scopes, audience, client_id, expires_at, address, user_agent)
+           values ($1, $2, $3, $4, $5, $6, $7, now() + make_interval(days => $8::integer), $9, $10) returning *)
          select s.id, s.user_id, s.kind, s.nonce, s.generation, 0::float8 as rotated_before, s.scopes, s.audience,
                 s.client_id, true as is_live, u.email, u.email_verified, u.timezone
          from made s join users u on u.id = s.user_id",
@@ -53,8 +58,58 @@ pub(super) async fn begin(engine: &PgPool, new: &NewSignIn<'_>) -> Result<SignIn
     .bind(new.audience)
     .bind(new.client)
     .bind(new.idle_days)
+    .bind(&new.address)
+    .bind(new.user_agent)
     .fetch_one(engine)
     .await?)
+}
+
+#[derive(sqlx::FromRow)]
+struct OwnRow {
+    id: SignInId,
+    kind: String,
+    scopes: Option<Vec<String>>,
+    client_id: Option<String>,
+    address: Option<String>,
+    user_agent: Option<String>,
+    created_at: DateTime<Utc>,
+    last_used_at: DateTime<Utc>,
+    expires_at: DateTime<Utc>,
+}
+
+pub(super) async fn list(
+    engine: &PgPool,
+    user: UserId,
+    after: Option<SignInId>,
+    most: i64,
+) -> Result<Vec<SignIn>> {
+    let rows: Vec<OwnRow> = sqlx::query_as(
+        "select id, kind, scopes, client_id, address, user_agent, created_at, last_used_at, expires_at
+         from sign_ins where user_id = $1 and ended_at is null and expires_at > now() and ($2::uuid is null or id < $2)
+         order by id desc limit $3",
+    )
+    .bind(user)
+    .bind(after)
+    .bind(most)
+    .fetch_all(engine)
+    .await?;
+    let own = |row: OwnRow| SignIn {
+        id: row.id,
+        kind: row.kind,
+        scopes: scopes(row.scopes.as_deref()),
+        client: row.client_id,
+        address: row.address,
+        user_agent: row.user_agent,
+        created_at: row.created_at,
+        last_used_at: row.last_used_at,
+        expires_at: row.expires_at,
+    };
+    Ok(rows.into_iter().map(own).collect())
+}
+
+/// Of the column; null is everything.
+fn scopes(words: Option<&[String]>) -> Scopes {
+    words.map_or(Scopes::ALL, |words| Scopes::of_words(words.iter().map(String::as_str)))
 }
 
 pub(super) async fn by_id(engine: &PgPool, id: SignInId) -> Result<Option<SignInRow>> {
@@ -110,6 +165,43 @@ pub(super) async fn end_all(engine: &PgPool, user: UserId, because: &str) -> Res
     .execute(engine)
     .await?;
     Ok(done.rows_affected())
+}
+
+/// Ends a sign-in of this user; false when there is none that lasts.
+pub(super) async fn revoke(engine: &PgPool, user: UserId, id: SignInId, because: &str) -> Result<bool> {
+    let done = sqlx::query(
+        "update sign_ins set ended_at = now(), ended_because = $3
+         where id = $1 and user_id = $2 and ended_at is null and expires_at > now()",
+    )
+    .bind(id)
+    .bind(user)
+    .bind(because)
+    .execute(engine)
+    .await?;
+    Ok(done.rows_affected() > 0)
+}
+
+/// Replaces the password and, in the same moment, ends the user's sign-ins except one.
+pub(super) async fn set_password(
+    engine: &PgPool,
+    user: UserId,
+    hash: &str,
+    keep: Option<SignInId>,
+    because: &str,
+) -> Result<()> {
+    sqlx::query(
+        "with changed as (
+           update user_passwords set hash = $2, updated_at = now() where user_id = $1 returning user_id)
+         update sign_ins s set ended_at = now(), ended_because = $4
+         from changed c where s.user_id = c.user_id and s.id is distinct from $3 and s.ended_at is null",
+    )
+    .bind(user)
+    .bind(hash)
+    .bind(keep)
+    .bind(because)
+    .execute(engine)
+    .await?;
+    Ok(())
 }
 
 /// Notes the use of sign-ins. A browser's lasts as long as it is used; a program's is extended by its refreshes.

@@ -113,7 +113,7 @@ impl Turns {
     /// Posts a turn.
     ///
     /// # Errors
-    /// 404 and 410 for the session, 409 for a busy conversation with `reject` or a used idempotency key, 422 for earlier
+    /// 404 and 410 for the session, 410 for a conversation whose chat was deleted, 409 for a busy conversation with `reject` or a used idempotency key, 422 for earlier
     /// messages with a session, or the database's. Nothing is stored then.
     pub async fn post(&self, actor: &Actor, new: &NewTurn) -> Result<Accepted> {
         self.post_as(actor, new, None).await
@@ -122,7 +122,7 @@ impl Turns {
     /// Makes a new turn, at the end of its conversation's line, out of a dead one [T8].
     ///
     /// # Errors
-    /// 404 when there is no such turn, 409 when it is not dead.
+    /// 404 when there is no such turn, 409 when it is not dead, 410 when its conversation's chat was deleted.
     pub async fn retry(&self, actor: &Actor, dead: TurnId, id: TurnId, request_id: &str) -> Result<Accepted> {
         let mut tx = self.tenants.begin(actor).await?;
         let row = store::turn_for_retry(&mut tx, dead).await?;
@@ -208,7 +208,10 @@ impl Turns {
         let mut after = After::default();
         let (session, conversation, chat, turn_no, behind) = match (&new.session, retry, conversation) {
             (_, Some(retry), _) => {
-                let (turn_no, chat) = store::next_turn_no(&mut tx, retry.conversation).await?;
+                let (turn_no, chat, is_deleted) = store::next_turn_no(&mut tx, retry.conversation).await?;
+                if is_deleted {
+                    return Err(deleted(retry.conversation));
+                }
                 (retry.session, retry.conversation, chat, turn_no, None)
             }
             (Some(token), None, _) => {
@@ -221,6 +224,9 @@ impl Turns {
                 let Some(taken) = store::next_turn_no_of_session(&mut tx, &hash).await? else {
                     return sessions::refuse(&mut tx, token).await;
                 };
+                if taken.is_deleted {
+                    return Err(deleted(taken.conversation_id));
+                }
                 let behind = match new.on_busy {
                     OnBusy::Enqueue => None,
                     on_busy => {
@@ -376,6 +382,14 @@ impl Turns {
             retry_of: row.retry_of,
         }))
     }
+}
+
+/// Messages of a deleted chat are hidden: nobody would see what a turn says there.
+fn deleted(conversation: ConversationId) -> Error {
+    Error::new(
+        Code::Gone,
+        format!("chat {conversation} was deleted; post without a session to begin another"),
+    )
 }
 
 fn is_duplicate(error: &Error) -> bool {

@@ -11,13 +11,25 @@ use crate::{
     turns::Warning,
 };
 
-/// Locks the conversation and takes its next turn number.
-pub(super) async fn next_turn_no(tx: &mut TenantTx, conversation: ConversationId) -> Result<(i64, ItemUid)> {
+/// Whether the conversation's chat was deleted, as a column of a statement on `conversations c` whose `$1` is the tenant.
+macro_rules! is_deleted {
+    () => {
+        "exists (select from items i where i.tenant_id = $1 and i.kind = 'chat' and i.uid = c.chat_uid
+                 and i.deleted_at is not null)"
+    };
+}
+
+/// Locks the conversation and takes its next turn number; also tells whether its chat was deleted.
+pub(super) async fn next_turn_no(
+    tx: &mut TenantTx,
+    conversation: ConversationId,
+) -> Result<(i64, ItemUid, bool)> {
     let tenant = tx.actor().tenant;
-    Ok(sqlx::query_as(
-        "update conversations set next_turn_no = next_turn_no + 1 where tenant_id = $1 and id = $2
-         returning next_turn_no - 1, chat_uid",
-    )
+    Ok(sqlx::query_as(concat!(
+        "update conversations c set next_turn_no = next_turn_no + 1 where tenant_id = $1 and id = $2
+         returning next_turn_no - 1, chat_uid, ",
+        is_deleted!()
+    ))
     .bind(tenant)
     .bind(conversation)
     .fetch_one(tx.connection())
@@ -31,6 +43,7 @@ pub(super) struct TakenNumber {
     pub(super) conversation_id: ConversationId,
     pub(super) turn_no: i64,
     pub(super) chat_uid: ItemUid,
+    pub(super) is_deleted: bool,
 }
 
 /// Finds the session, locks its conversation and takes the next turn number. None: no such session, or it has expired.
@@ -39,13 +52,15 @@ pub(super) async fn next_turn_no_of_session(
     token_hash: &[u8; 32],
 ) -> Result<Option<TakenNumber>> {
     let (tenant, user) = (tx.actor().tenant, tx.actor().user);
-    Ok(sqlx::query_as(
+    Ok(sqlx::query_as(concat!(
         "update conversations c set next_turn_no = next_turn_no + 1
          from user_sessions s
          where s.tenant_id = $1 and s.token_hash = $2 and s.user_id = $3 and s.expires_at > now()
            and c.tenant_id = $1 and c.id = s.conversation_id
-         returning s.id as session_id, c.id as conversation_id, c.next_turn_no - 1 as turn_no, c.chat_uid",
-    )
+         returning s.id as session_id, c.id as conversation_id, c.next_turn_no - 1 as turn_no, c.chat_uid, ",
+        is_deleted!(),
+        " as is_deleted"
+    ))
     .bind(tenant)
     .bind(token_hash.as_slice())
     .bind(user)

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::{
-    ENTITIES, EntityDef,
+    Bond, ENTITIES, EntityDef, ParentRule,
     items::{self, Item, ItemRef, Target},
     schema::Problem,
 };
@@ -113,7 +113,8 @@ pub async fn commit(
         }
         let done = match run(&mut tx, operations.to_vec()).await {
             Ok(done) => done,
-            // Two batches that want the same items in different orders: one of them goes first, the other again.
+            // Batches lock in one order and wait for each other; whoever changes one item after another elsewhere may still
+            // stand in the way: one of them goes first, the other again.
             Err(error) if is_deadlock(&error) && tries < TRIES => {
                 tries += 1;
                 continue;
@@ -147,6 +148,7 @@ pub async fn run(tx: &mut TenantTx, operations: Vec<Operation>) -> Result<Vec<Do
         return Err(Problem::new("operations", format!("must be 1 to {MOST}")).into());
     }
     store::begin_part(tx).await?;
+    store::lock(tx, &touched(&operations)).await?;
     let mut done: Vec<Done> = Vec::with_capacity(operations.len());
     for (index, operation) in operations.into_iter().enumerate() {
         let op = operation.op;
@@ -162,6 +164,36 @@ pub async fn run(tx: &mut TenantTx, operations: Vec<Operation>) -> Result<Vec<Do
     }
     store::end_part(tx).await?;
     Ok(done)
+}
+
+/// What a batch locks before it begins, so that two batches that want the same items wait for each other instead of each
+/// holding what the other wants: the items that it names, and those that it adds parts to.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Touched {
+    by_uid: Vec<(&'static str, ItemUid)>,
+    by_id: Vec<(&'static str, i64)>,
+}
+
+/// A name that is none, and one of an item that the batch itself makes, is left to the operation.
+fn touched(operations: &[Operation]) -> Touched {
+    let mut touched = Touched::default();
+    for operation in operations {
+        let Ok(def) = entity(&operation.entity) else { continue };
+        if let Some(id) = operation.id {
+            touched.by_id.push((def.kind, id));
+        }
+        if let Some(uid) = operation.uid.as_deref().and_then(|uid| uuid::Uuid::parse_str(uid).ok()) {
+            touched.by_uid.push((def.kind, ItemUid(uid)));
+        }
+        if let Some(ParentRule { field, bond: Bond::PartOf { kind } }) = def.parent
+            && operation.op == Op::Create
+            && let Some(parent) = operation.payload.as_ref().and_then(|payload| payload.get(field)?.as_str())
+            && let Ok(parent) = uuid::Uuid::parse_str(parent)
+        {
+            touched.by_uid.push((kind, ItemUid(parent)));
+        }
+    }
+    touched
 }
 
 fn at(index: usize, error: Error) -> Error {

@@ -115,6 +115,15 @@ pub async fn forget(engine: &PgPool, age: TimeDelta, most: i64) -> Result<u64> {
     store::forget(engine, Utc::now() - age, most).await
 }
 
+/// For how many seconds the feed has been held up: how long the oldest change that is committed and cannot be told yet has
+/// waited for an older transaction to end. 0 when nothing waits.
+///
+/// # Errors
+/// The database's.
+pub async fn lag_seconds(engine: &PgPool) -> Result<f64> {
+    store::lag_seconds(engine).await
+}
+
 /// Each item comes once, with its last change.
 fn told(rows: Vec<store::Row>, epoch: &cursor::Epoch) -> Vec<Change> {
     let mut seen = std::collections::HashSet::new();

@@ -197,6 +197,19 @@ pub(super) async fn news(
         .collect()
 }
 
+/// How long the change that waits longest has waited for an older transaction to end; nothing is told past it.
+pub(super) async fn lag_seconds(engine: &PgPool) -> Result<f64> {
+    Ok(sqlx::query_scalar(
+        "select coalesce(greatest(extract(epoch from clock_timestamp() - min(h.at)), 0), 0)::float8
+         from (select pg_snapshot_xmin(pg_current_snapshot()) as settled) s
+         cross join tenants t
+         cross join lateral (
+           select at from changes where tenant_id = t.id and xid >= s.settled order by xid, seq limit 1) h",
+    )
+    .fetch_one(engine)
+    .await?)
+}
+
 /// How far a deletion reached is remembered with it, so that no page ever has a hole.
 pub(super) async fn forget(engine: &PgPool, before: DateTime<Utc>, most: i64) -> Result<u64> {
     let done = sqlx::query(

@@ -3,7 +3,12 @@
 use sqlx::PgPool;
 
 use super::{Filter, Hit, Match, mark};
-use crate::{db::TenantTx, error::Result, ids::ItemUid};
+use crate::{
+    db::TenantTx,
+    error::Result,
+    ids::ItemUid,
+    workspace::{ENTITIES, EntityDef},
+};
 
 /// The newest matches before an item. Whose items are searched is the function's business: it asks the transaction.
 pub(super) async fn matches(
@@ -23,6 +28,12 @@ pub(super) async fn matches(
         .await?)
 }
 
+/// Kinds of items that are hidden with another one, each with the kind of that.
+fn hidden_with() -> (Vec<&'static str>, Vec<&'static str>) {
+    let pair = |def: &EntityDef| Some((def.kind, def.parent?.hides_with()?));
+    ENTITIES.iter().filter_map(pair).unzip()
+}
+
 /// The items of matches, as far as the actor sees them.
 pub(super) async fn hits(tx: &mut TenantTx, text: &str, matches: Vec<Match>) -> Result<Vec<Hit>> {
     if matches.is_empty() {
@@ -32,6 +43,7 @@ pub(super) async fn hits(tx: &mut TenantTx, text: &str, matches: Vec<Match>) -> 
     let kinds: Vec<&str> = matches.iter().map(|found| found.kind.as_str()).collect();
     let uids: Vec<ItemUid> = matches.iter().map(|found| found.uid).collect();
     let ranks: Vec<f32> = matches.iter().map(|found| found.rank).collect();
+    let (parts, wholes) = hidden_with();
     let mut hits: Vec<Hit> = sqlx::query_as(
         "select i.kind, i.uid, i.id, i.payload ->> 'title' as title, w.rank, i.status, i.archived, i.parent_uid,
                 i.created_at, i.updated_at,
@@ -39,8 +51,10 @@ pub(super) async fn hits(tx: &mut TenantTx, text: &str, matches: Vec<Match>) -> 
          from unnest($3::text[], $4::uuid[], $5::real[]) with ordinality w (kind, uid, rank, place)
          join items i on i.tenant_id = $2 and i.kind = w.kind and i.uid = w.uid
          where i.deleted_at is null
-           and not (i.kind = 'chat_message' and exists (
-             select from items c where c.tenant_id = $2 and c.kind = 'chat' and c.uid = i.parent_uid and c.deleted_at is not null))
+           and not exists (
+             select from unnest($6::text[], $7::text[]) p (part, whole)
+             join items c on c.tenant_id = $2 and c.kind = p.whole and c.uid = i.parent_uid
+             where p.part = i.kind and c.deleted_at is not null)
          order by w.place",
     )
     .bind(text)
@@ -48,6 +62,8 @@ pub(super) async fn hits(tx: &mut TenantTx, text: &str, matches: Vec<Match>) -> 
     .bind(&kinds)
     .bind(&uids)
     .bind(&ranks)
+    .bind(parts)
+    .bind(wholes)
     .fetch_all(tx.connection())
     .await?;
     for hit in &mut hits {
