@@ -92,6 +92,7 @@ fn described(entities: &'static [EntityDef]) -> (Router<App>, OpenApi) {
         .routes(routes!(routes::admin::members::list_members, routes::admin::members::post_member))
         .routes(routes!(routes::admin::members::patch_member, routes::admin::members::delete_member))
         .routes(routes!(routes::admin::audit::list_audit))
+        .routes(routes!(routes::admin::cache::get_cache, routes::admin::cache::delete_cache))
         .routes(routes!(routes::admin::tenants::list_tenants, routes::admin::tenants::post_tenant))
         .routes(routes!(
             routes::admin::tenants::get_tenant,

@@ -77,7 +77,8 @@ pub async fn start_with_entities(config: Config, entities: &'static [EntityDef])
         retry_base: config.turn_retry_base,
         approval_timeout: config.approval_timeout,
     };
-    let turns = Turns::new(tenants.clone(), engine.clone(), bell, Some(hub.clone()), sessions, settings);
+    let turns =
+        Turns::new(tenants.clone(), engine.clone(), bell.clone(), Some(hub.clone()), sessions, settings);
 
     let listener = listen(SocketAddr::new(config.app_host, config.app_port))?;
     let addr = listener.local_addr()?;
@@ -106,6 +107,7 @@ pub async fn start_with_entities(config: Config, entities: &'static [EntityDef])
         config,
         tenants,
         engine,
+        bell,
         draining,
     });
     let (router, _) = router::build(&app.config, entities);

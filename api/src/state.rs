@@ -3,7 +3,7 @@
 use std::{ops::Deref, sync::Arc};
 
 use shared::{
-    config::Config, db::TenantDb, events::Hub, mcp::authorization::AuthorizationServer,
+    bell::Bell, config::Config, db::TenantDb, events::Hub, mcp::authorization::AuthorizationServer,
     sessions::LastAccessed, tools::ToolDef, turns::Turns, vault::Vault, workspace::changes::ChangeHub,
 };
 use sqlx::PgPool;
@@ -20,6 +20,7 @@ pub(crate) struct Parts {
     pub(crate) config: Config,
     pub(crate) tenants: TenantDb,
     pub(crate) engine: PgPool,
+    pub(crate) bell: Bell,
     pub(crate) turns: Turns,
     pub(crate) hub: Hub,
     pub(crate) changes: ChangeHub,

@@ -165,7 +165,7 @@ impl Meta {
     pub(crate) fn take(turn: &mut Turn) -> Self {
         Self {
             cache_hit: turn.tool_calls.iter().any(|call| call.cache_hit),
-            cache_ttl_remaining: None,
+            cache_ttl_remaining: turn.tool_calls.iter().filter_map(|call| call.cache_ttl).min(),
             tokens: Tokens {
                 input: turn.input_tokens,
                 output: turn.output_tokens,

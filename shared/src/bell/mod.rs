@@ -21,6 +21,7 @@ use tokio::{
     sync::{Notify, broadcast},
     task::JoinHandle,
 };
+use uuid::Uuid;
 
 use crate::{
     db::OwnConnection,
@@ -43,6 +44,8 @@ pub enum Channel {
     Cancel,
     /// Items changed.
     Changes,
+    /// Cached answers of tools are outdated.
+    Cache,
 }
 
 /// Something to tell the other processes, after the commit that made it true.
@@ -72,6 +75,24 @@ pub enum Ring {
     Cancel(TurnId),
     /// Items of this tenant changed, other than by a turn that rings for itself.
     Changes(TenantId),
+    /// Cached answers of this place are outdated.
+    Cache(CachePlace),
+}
+
+/// Whose answers of which server a cache keeps together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct CachePlace {
+    /// The tenant; nil for what belongs to the deployment.
+    pub tenant: TenantId,
+    /// The user or the tenant, or nil.
+    pub owner: Uuid,
+    /// A hash of the server's name; two servers of one hash only outdate each other.
+    pub server: i64,
+}
+
+impl CachePlace {
+    /// All there is.
+    pub const EVERYTHING: Self = Self { tenant: TenantId(Uuid::nil()), owner: Uuid::nil(), server: 0 };
 }
 
 /// What was heard.
@@ -87,6 +108,8 @@ pub enum Heard {
     Cancel(Arc<[TurnId]>),
     /// Items of these tenants changed.
     Changes(Arc<[TenantId]>),
+    /// Cached answers of these places are outdated.
+    Cache(Arc<[CachePlace]>),
     /// The connection is new or was deaf, or this hearer fell behind: anything may have been missed, so look.
     Reconnected,
 }

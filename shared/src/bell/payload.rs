@@ -1,13 +1,13 @@
 //! What goes over the wire: entries parted by spaces, at most 7900 bytes a NOTIFY (Postgres takes 8000).
 //!
-//! `tenant/turn:tail` and `tenant/conversation:turn_no` with uuids as 32 hex digits; a cancel is a bare turn id and a
-//! change a bare tenant.
+//! `tenant/turn:tail`, `tenant/conversation:turn_no` and `tenant/owner:server` with uuids as 32 hex digits; a cancel is a
+//! bare turn id and a change a bare tenant.
 
 use std::{fmt::Write as _, str::FromStr, sync::Arc};
 
 use uuid::Uuid;
 
-use super::{Channel, Heard};
+use super::{CachePlace, Channel, Heard};
 use crate::ids::{ConversationId, TenantId, TurnId};
 
 const MAX_BYTES: usize = 7900;
@@ -21,6 +21,7 @@ impl Channel {
             Self::Work => "alfred_work",
             Self::Cancel => "alfred_cancel",
             Self::Changes => "alfred_changes",
+            Self::Cache => "alfred_cache",
         }
     }
 }
@@ -87,6 +88,11 @@ pub(super) fn read(channel: &str, payload: &str) -> Option<Heard> {
         "alfred_changes" => {
             let tenants = payload.split(' ').filter_map(|id| Uuid::try_parse(id).ok()).map(TenantId);
             Some(Heard::Changes(tenants.collect()))
+        }
+        "alfred_cache" => {
+            let places = counted(payload, |id| Uuid::try_parse(id).ok());
+            let place = |&(tenant, owner, server): &_| CachePlace { tenant, owner, server };
+            Some(Heard::Cache(places.iter().map(place).collect()))
         }
         _ => None,
     }

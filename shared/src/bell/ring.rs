@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Channel, Ring, Shared, payload::Packer, store};
+use super::{CachePlace, Channel, Ring, Shared, payload::Packer, store};
 use crate::{
     db::OwnConnection,
     error::{Error, Result},
@@ -20,6 +20,7 @@ pub(super) struct Pending {
     turns: HashMap<(TenantId, ConversationId), i64>,
     cancels: HashSet<TurnId>,
     changes: HashSet<TenantId>,
+    outdated: HashSet<CachePlace>,
     work: bool,
     echo: bool,
     /// A NOTIFY is under way.
@@ -44,6 +45,9 @@ impl Pending {
             Ring::Changes(tenant) => {
                 self.changes.insert(tenant);
             }
+            Ring::Cache(place) => {
+                self.outdated.insert(place);
+            }
         }
     }
 
@@ -60,6 +64,7 @@ impl Pending {
             && self.turns.is_empty()
             && self.cancels.is_empty()
             && self.changes.is_empty()
+            && self.outdated.is_empty()
             && !self.work
             && !self.echo
     }
@@ -79,12 +84,18 @@ impl Pending {
         }
         self.cancels.extend(unsent.cancels);
         self.changes.extend(unsent.changes);
+        self.outdated.extend(unsent.outdated);
         self.work |= unsent.work;
         // An echo is of use only at its time.
     }
 
     fn pack(&self, echo: &str) -> (Vec<String>, Vec<String>) {
         let (mut channels, mut payloads) = (Vec::new(), Vec::new());
+        // First, so that whoever hears of what came of a write has heard before what the write outdated.
+        let mut packer = Packer::new(Channel::Cache.name(), &mut channels, &mut payloads);
+        for place in &self.outdated {
+            packer.counted(place.tenant, place.owner.simple(), place.server);
+        }
         let mut packer = Packer::new(Channel::Cancel.name(), &mut channels, &mut payloads);
         self.cancels.iter().for_each(|turn| packer.bare(turn.0));
         let mut packer = Packer::new(Channel::Events.name(), &mut channels, &mut payloads);

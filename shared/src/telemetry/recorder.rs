@@ -19,6 +19,7 @@ const COUNTERS: &[(&str, &str)] = &[
         "auth_events_total",
         "Sign-ups, sign-ins, refreshes, sign-outs and changes of API keys, by event type and outcome.",
     ),
+    ("cache_requests_total", "Reads of outside tools, by tool and by what the cache had for them."),
     ("bell_reconnects_total", "Listening connections that were lost."),
     ("event_gaps_total", "Event ids that were missing when a reader first looked."),
     ("event_gaps_passed_over_total", "Event ids that were missing for over a second."),

@@ -102,6 +102,9 @@ pub struct ToolCallView {
     pub is_error: bool,
     pub elapsed_ms: Option<i64>,
     pub cache_hit: bool,
+    /// Seconds that the cached answer was still good for.
+    #[serde(skip)]
+    pub cache_ttl: Option<i64>,
 }
 
 /// What a turn that does not run waits for.

@@ -45,6 +45,31 @@ pub(crate) const DELETIONS: &[Deletion] = &[
                   and not exists (select 1 from turn_steps s where s.tenant_id = t.tenant_id and s.turn_id = t.id) limit $1)",
     },
     Deletion {
+        what: "cached answers whose time is up",
+        sql: "delete from agent_cache where (tenant_id, scope, owner_id, cache_key) in (
+                select tenant_id, scope, owner_id, cache_key from agent_cache where expires_at < now() limit $1
+                for update skip locked)",
+    },
+    Deletion {
+        what: "cached answers that a write outdated",
+        sql: "delete from agent_cache where (tenant_id, scope, owner_id, cache_key) in (
+                select c.tenant_id, c.scope, c.owner_id, c.cache_key from agent_cache_generations g
+                join agent_cache c on c.tenant_id = g.tenant_id and c.scope = g.scope and c.owner_id = g.owner_id
+                     and c.server = g.server and c.generation < g.generation
+                limit $1 for update of c skip locked)",
+    },
+    Deletion {
+        what: "fetches that nobody ended",
+        sql: "delete from agent_cache_flights where (tenant_id, scope, owner_id, cache_key) in (
+                select tenant_id, scope, owner_id, cache_key from agent_cache_flights
+                where expires_at < now() - interval '1 minute' limit $1)",
+    },
+    Deletion {
+        what: "counts of the cache over 90 days old",
+        sql: "delete from agent_cache_days where (tenant_id, day, server, tool) in (
+                select tenant_id, day, server, tool from agent_cache_days where day < now() - interval '90 days' limit $1)",
+    },
+    Deletion {
         what: "rows of processes that died over an hour ago",
         sql: "delete from workers where id in (
                 select w.id from workers w

@@ -1,6 +1,7 @@
 //! What a tenant's admins decide for their tenant.
 
 pub(crate) mod audit;
+pub(crate) mod cache;
 pub(crate) mod members;
 pub(crate) mod secrets;
 pub(crate) mod tenants;

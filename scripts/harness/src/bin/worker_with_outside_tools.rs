@@ -19,8 +19,13 @@ async fn main() -> Result<()> {
         solo::allow(std::env::current_exe()?);
     }
     let mut terminate = signal(SignalKind::terminate())?;
-    let mut running =
-        worker::start(config, Extras { tools: harness::fakes::outside::tools(&url), solo: alone }).await?;
+    let pages = url.clone();
+    let extras = Extras {
+        tools: harness::fakes::outside::tools(&url),
+        cached_tools: Some(Box::new(move |cache| harness::fakes::outside::cached_tools(&pages, cache))),
+        solo: alone,
+    };
+    let mut running = worker::start(config, extras).await?;
     if alone {
         tokio::select! {
             () = running.ended() => {}

@@ -9,7 +9,8 @@ use tokio::time::timeout;
 use super::*;
 use crate::testing::TestDb;
 
-const ALL: &[Channel] = &[Channel::Events, Channel::Turns, Channel::Work, Channel::Cancel, Channel::Changes];
+const ALL: &[Channel] =
+    &[Channel::Events, Channel::Turns, Channel::Work, Channel::Cancel, Channel::Changes, Channel::Cache];
 
 async fn heard(hearing: &mut Hearing) -> Heard {
     timeout(Duration::from_secs(10), hearing.next()).await.unwrap()
@@ -36,15 +37,24 @@ async fn what_one_process_rings_another_hears() {
     ringing.ring(Ring::Turn { tenant, conversation: ConversationId(4), turn_no: 12 });
     ringing.ring(Ring::Cancel(turn));
     ringing.ring(Ring::Changes(tenant));
+    let place = CachePlace { tenant, owner: turn.0, server: -5 };
+    ringing.ring_all([Ring::Cache(place), Ring::Cache(CachePlace::EVERYTHING)]);
     ringing.ring(Ring::Work);
     let (mut tails, mut turns, mut cancels, mut changes) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    let mut work = false;
-    while tails.len() < 301 || turns.is_empty() || cancels.is_empty() || changes.is_empty() || !work {
+    let (mut work, mut outdated) = (false, Vec::new());
+    while tails.len() < 301
+        || turns.is_empty()
+        || cancels.is_empty()
+        || changes.is_empty()
+        || outdated.len() < 2
+        || !work
+    {
         match heard(&mut hearing).await {
             Heard::Events(list) => tails.extend(list.iter().copied()),
             Heard::Turns(list) => turns.extend(list.iter().copied()),
             Heard::Cancel(list) => cancels.extend(list.iter().copied()),
             Heard::Changes(list) => changes.extend(list.iter().copied()),
+            Heard::Cache(list) => outdated.extend(list.iter().copied()),
             Heard::Work => work = true,
             Heard::Reconnected => {}
         }
@@ -54,6 +64,7 @@ async fn what_one_process_rings_another_hears() {
     assert_eq!(turns, [(tenant, ConversationId(4), 12)]);
     assert_eq!(cancels, [turn]);
     assert_eq!(changes, [tenant]);
+    assert!(outdated.contains(&place) && outdated.contains(&CachePlace::EVERYTHING), "{outdated:?}");
     timeout(Duration::from_secs(5), ringing.settled()).await.unwrap();
 }
 

@@ -16,6 +16,7 @@ use crate::{
     ids::{ItemUid, TurnId, UserId},
     jobs,
     model::{StopReason, Usage},
+    tools::CacheFacts,
 };
 
 /// A tool call as we number it: unique within the conversation.
@@ -62,6 +63,8 @@ pub struct ToolStep<'a> {
     pub result: &'a str,
     pub is_error: bool,
     pub elapsed_ms: i64,
+    /// What the cache had to do with it.
+    pub cache: Option<&'a CacheFacts>,
 }
 
 /// A step as stored.
@@ -109,7 +112,8 @@ pub(super) async fn close_open_calls(tx: &mut TenantTx, turn: TurnId, place: &Pl
     let open = store::unanswered(tx, turn).await?;
     for (step, index, call) in &open {
         let result = "the turn ended before this call had a result; whether it took effect is unknown";
-        let answer = ToolStep { step: *step, index: *index, call, result, is_error: true, elapsed_ms: 0 };
+        let answer =
+            ToolStep { step: *step, index: *index, call, result, is_error: true, elapsed_ms: 0, cache: None };
         let message_id = tx.next_id("chat_message").await?;
         store::answer(tx, turn, place, &answer, message_id).await?;
     }

@@ -105,11 +105,12 @@ pub(super) async fn tool_step(
            select turn.tenant_id, 'chat_message', $7, $8, turn.user_id, $9, $10, $11, turn.id from turn
          )
          insert into turn_steps (tenant_id, turn_id, step, call_id, kind, view, content, is_error, elapsed_ms, event_seq,
-                                 finished_at)
-         select turn.tenant_id, turn.id, $12, $13, 'tool', $14, $15, $16, $17, $18, clock_timestamp() from turn
+                                 cache_key, cache_hit, cache_ttl, finished_at)
+         select turn.tenant_id, turn.id, $12, $13, 'tool', $14, $15, $16, $17, $18, $19, $20, $21, clock_timestamp() from turn
          on conflict (tenant_id, turn_id, step, call_id) do update
            set content = excluded.content, is_error = excluded.is_error, elapsed_ms = excluded.elapsed_ms,
-               event_seq = excluded.event_seq, finished_at = excluded.finished_at
+               event_seq = excluded.event_seq, cache_key = excluded.cache_key, cache_hit = excluded.cache_hit,
+               cache_ttl = excluded.cache_ttl, finished_at = excluded.finished_at
            where turn_steps.finished_at is null",
     )
     .bind(claimed.lease.tenant)
@@ -130,6 +131,9 @@ pub(super) async fn tool_step(
     .bind(step.is_error)
     .bind(step.elapsed_ms)
     .bind(seqs.last())
+    .bind(step.cache.map(|facts| facts.key.as_str()))
+    .bind(step.cache.is_some_and(|facts| facts.hit))
+    .bind(step.cache.map(|facts| facts.ttl_remaining))
     .execute(tx.connection())
     .await?;
     Ok(done.rows_affected() == 1)

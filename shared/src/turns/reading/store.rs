@@ -62,12 +62,12 @@ fn plain(row: &PgRow, state: &str) -> Result<Turn, sqlx::Error> {
     })
 }
 
-type StepRow = (i64, String, String, String, Option<String>, bool, Option<i64>, bool);
+type StepRow = (String, String, String, Option<String>, bool, Option<i64>, bool, bool, Option<i64>);
 
 async fn tool_calls(tx: &mut TenantTx, id: TurnId) -> Result<Vec<ToolCallView>> {
     let tenant = tx.actor().tenant;
     let rows: Vec<StepRow> = sqlx::query_as(
-        "select step, call_id, kind, view, content, is_error, elapsed_ms, finished_at is not null
+        "select call_id, kind, view, content, is_error, elapsed_ms, finished_at is not null, cache_hit, cache_ttl
          from turn_steps where tenant_id = $1 and turn_id = $2 order by step, kind, call_id",
     )
     .bind(tenant)
@@ -75,7 +75,7 @@ async fn tool_calls(tx: &mut TenantTx, id: TurnId) -> Result<Vec<ToolCallView>> 
     .fetch_all(tx.connection())
     .await?;
     let mut calls: Vec<ToolCallView> = Vec::new();
-    for (_, call_id, kind, view, content, is_error, elapsed_ms, finished) in rows {
+    for (call_id, kind, view, content, is_error, elapsed_ms, finished, cache_hit, cache_ttl) in rows {
         if kind == "model" {
             let step: ModelStep = serde_json::from_str(&view)?;
             calls.extend(step.calls.into_iter().map(|call| ToolCallView {
@@ -86,6 +86,7 @@ async fn tool_calls(tx: &mut TenantTx, id: TurnId) -> Result<Vec<ToolCallView>> 
                 is_error: false,
                 elapsed_ms: None,
                 cache_hit: false,
+                cache_ttl: None,
             }));
         } else if let Some(call) = calls.iter_mut().find(|call| call.id == call_id)
             && finished
@@ -94,6 +95,8 @@ async fn tool_calls(tx: &mut TenantTx, id: TurnId) -> Result<Vec<ToolCallView>> 
             call.result = Some(serde_json::from_str(&text).unwrap_or(Value::String(text)));
             call.is_error = is_error;
             call.elapsed_ms = elapsed_ms;
+            call.cache_hit = cache_hit;
+            call.cache_ttl = cache_ttl.filter(|_| cache_hit);
         }
     }
     Ok(calls)
