@@ -1,9 +1,10 @@
 //! The product: its domains, their rules and their SQL. `api` and `worker` are two ways to drive it.
 //!
 //! Floors, from the ground: error, ids · config · db, counters, telemetry · bell, identity, tools, model, vault · tenancy, jobs, events,
-//! workspace · turns. Arrows run down only; nothing here knows HTTP.
+//! cache, workspace · turns. Arrows run down only; nothing here knows HTTP.
 
 pub mod bell;
+pub mod cache;
 pub mod config;
 pub mod counters;
 pub mod db;

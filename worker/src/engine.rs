@@ -7,7 +7,7 @@ use std::{
 };
 
 use shared::{
-    config::Config,
+    config::{Config, ThriftConfig},
     events::EventLog,
     model::{Model, ToolSpec},
     tenancy::{Policies, Policy},
@@ -24,6 +24,7 @@ pub(crate) struct Settings {
     pub(crate) turn_token_budget: i64,
     pub(crate) turn_cost_budget_micros: Option<i64>,
     pub(crate) context_budget_tokens: i64,
+    pub(crate) thrift: ThriftConfig,
     pub(crate) model_retries: u32,
     pub(crate) model_retry_base: Duration,
 }
@@ -36,6 +37,7 @@ impl Settings {
             turn_token_budget: config.turn_token_budget,
             turn_cost_budget_micros: config.turn_cost_budget_micros,
             context_budget_tokens: config.context_budget_tokens,
+            thrift: config.thrift,
             model_retries: config.model_retries,
             model_retry_base: config.model_retry_base,
         }
@@ -53,6 +55,8 @@ pub(crate) struct Engine {
     pub(crate) tasks: TaskTracker,
     /// Claim now: rung by the bell, a ticket, a finished turn, or a retry that is due.
     pub(crate) wake: Arc<Notify>,
+    /// Rung when the maintenance queue has work of this process's making.
+    pub(crate) maintenance: Arc<Notify>,
     tools: BTreeMap<String, ToolDef>,
     by_wire_name: BTreeMap<String, String>,
     all_offered: Arc<[ToolSpec]>,
@@ -66,6 +70,7 @@ impl Engine {
         tools: Vec<ToolDef>,
         settings: Settings,
         contact: Contact,
+        maintenance: Arc<Notify>,
     ) -> Self {
         let tools: BTreeMap<String, ToolDef> =
             tools.into_iter().map(|tool| (tool.name.to_string(), tool)).collect();
@@ -80,6 +85,7 @@ impl Engine {
             contact,
             tasks: TaskTracker::new(),
             wake: Arc::default(),
+            maintenance,
         }
     }
 

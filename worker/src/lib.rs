@@ -18,6 +18,7 @@ use anyhow::Context;
 use secrecy::{ExposeSecret, SecretString};
 use shared::{
     bell::{Bell, Channel, Heard, Ring},
+    cache::ToolCache,
     config::Config,
     counters::Counters,
     db::{self, DbRole, TenantDb},
@@ -40,11 +41,16 @@ use crate::{
     supervisor::{Role, Supervisor},
 };
 
+/// Makes tools over the process's cache.
+pub type ToolsOverCache = Box<dyn FnOnce(&ToolCache) -> Vec<ToolDef> + Send>;
+
 /// What a test or another program adds to a worker.
 #[derive(Default)]
 pub struct Extras {
     /// Tools beside the workspace's.
     pub tools: Vec<ToolDef>,
+    /// The same, for tools that want the process's cache.
+    pub cached_tools: Option<ToolsOverCache>,
     /// Run one turn that killed processes before, then end.
     pub solo: bool,
 }
@@ -96,11 +102,12 @@ pub async fn start(config: Config, extras: Extras) -> anyhow::Result<Running> {
     let engine_pool = db::pool(engine_options.clone(), config.db_pool_max);
     let counters = Arc::new(Counters::start(db::relaxed_pool(engine_options.clone())));
     let app_pool = db::pool(app, config.db_pool_max);
-    let bell = Bell::start(listen, &engine_pool, &[Channel::Work, Channel::Cancel]);
+    let bell = Bell::start(listen, &engine_pool, &[Channel::Work, Channel::Cancel, Channel::Cache]);
     let rung = bell.clone();
     let tenants =
         TenantDb::new(app_pool.clone(), counters).announcing(move |tenant| rung.ring(Ring::Changes(tenant)));
     let last_rings = bell.clone();
+    let cache_tenants = tenants.clone();
     let log = EventLog::start(engine_pool.clone(), bell.clone());
     let first_key = config.fernet_keys.first().cloned().context("FERNET_KEY")?;
     let sessions = Sessions::new(tenants.clone(), TokenKeys::new(first_key), config.session_idle_days);
@@ -119,8 +126,17 @@ pub async fn start(config: Config, extras: Extras) -> anyhow::Result<Running> {
     );
     let http = model::http::client(|builder| builder).context("the HTTP client for models")?;
     let models = model::by_name(&config.model, &http)?;
+    let (stopping, killed, hasten) =
+        (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
+    let cache =
+        ToolCache::start(config.cache, cache_tenants, engine_pool.clone(), bell.clone(), killed.clone());
     let mut tools = shared::workspace::turn_tools();
     tools.extend(extras.tools);
+    tools.extend(extras.cached_tools.map(|make| make(&cache)).unwrap_or_default());
+    let queues = queues::queues();
+    let told = |name| queues.iter().find(|queue| queue.name == name).map(|queue| Arc::clone(&queue.told));
+    let maintenance = told(shared::jobs::MAINTENANCE).unwrap_or_default();
+    let chat_turns = told(shared::jobs::CHAT_TURNS);
     let engine = Arc::new(Engine::new(
         turns,
         log,
@@ -128,10 +144,9 @@ pub async fn start(config: Config, extras: Extras) -> anyhow::Result<Running> {
         tools,
         Settings::of(&config),
         Contact::new(config.turn_lease),
+        Arc::clone(&maintenance),
     ));
 
-    let (stopping, killed, hasten) =
-        (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
     let metrics = match config.worker_metrics_port {
         Some(port) => Some(metrics::Metrics::listen(config.app_host, port).await?),
         None => None,
@@ -155,15 +170,6 @@ pub async fn start(config: Config, extras: Extras) -> anyhow::Result<Running> {
         let pools = vec![("app", app_pool), ("engine", engine_pool.clone())];
         spawn(Box::pin(metrics.serve(pools)));
     }
-    let queues = queues::queues();
-    let maintenance = queues
-        .iter()
-        .find(|queue| queue.name == shared::jobs::MAINTENANCE)
-        .map(|queue| Arc::clone(&queue.told));
-    let chat_turns = queues
-        .iter()
-        .find(|queue| queue.name == shared::jobs::CHAT_TURNS)
-        .map(|queue| Arc::clone(&queue.told));
     spawn(Box::pin(hear(bell, Arc::clone(&engine.wake), chat_turns, stopping.clone())));
     if !extras.solo {
         // Pools of their own: the queues must not wait for turns, nor turns for the queues.
@@ -172,6 +178,7 @@ pub async fn start(config: Config, extras: Extras) -> anyhow::Result<Running> {
         let upkeep = Upkeep {
             engine: engine_pool.clone(),
             vault: Vault::new(&config.fernet_keys)?,
+            compactor: jobs::compaction::Compactor::new(engine.turns.clone(), &engine.models, &config.thrift),
             secret_store: folder.map(|folder| Arc::new(Folder(folder)) as Arc<dyn SecretStore>),
         };
         for queue in queues {
@@ -182,11 +189,12 @@ pub async fn start(config: Config, extras: Extras) -> anyhow::Result<Running> {
             };
             spawn(Box::pin(queues::drive(queue, queue_pool.clone(), handling, stopping.clone())));
         }
-        spawn(Box::pin(schedule::tick(engine_pool, maintenance.unwrap_or_default(), stopping.clone())));
+        spawn(Box::pin(schedule::tick(engine_pool, maintenance, stopping.clone())));
     }
     tracing::info!(models = ?engine.models.iter().map(|model| model.id().to_string()).collect::<Vec<_>>(), "the worker is ready");
     let done = tokio::spawn(async move {
         supervisor.run().await;
+        cache.settle().await;
         // What was handed over is taken at once by whoever hears of it.
         let _ = tokio::time::timeout(LAST_RINGS, last_rings.settled()).await;
     });

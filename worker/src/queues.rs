@@ -123,6 +123,9 @@ async fn handle(ticket: Value, queue: Data<Handling>) -> Result<(), BoxDynError>
         queue.claim.notify_one();
         return Ok(());
     }
+    if ticket.get("compact").is_some() {
+        return jobs::compact_guarded(ticket, &queue.upkeep).await;
+    }
     match serde_json::from_value::<MaintenanceTicket>(ticket) {
         Ok(ticket) => jobs::run_guarded(&ticket.task, &queue.upkeep).await,
         Err(error) => Err(AbortError::new(error).into()),

@@ -13,3 +13,4 @@ pub mod postgres;
 pub mod process;
 pub mod proxy;
 pub mod stack;
+pub mod thrift;

@@ -3,6 +3,7 @@
 //! Knows the shape of each value, not its use. Invariant: a process that started has values that make sense, and a
 //! process that did not start said which variable to mend.
 
+mod cache;
 mod keys;
 mod limits;
 mod network;
@@ -19,6 +20,7 @@ use uuid::Uuid;
 
 use self::reader::Reader;
 pub use self::{
+    cache::ThriftConfig,
     limits::RateLimits,
     network::Network,
     reader::ConfigError,
@@ -27,6 +29,7 @@ pub use self::{
     variables::{GROUPS, Group, Variable, env_example},
 };
 use crate::{
+    cache::CacheSettings,
     ids::TenantId,
     model::{self, ModelConfig, ModelId, Provider},
 };
@@ -111,6 +114,10 @@ pub struct Config {
     /// `MODEL_RETRY_BASE_MS`
     pub model_retry_base: Duration,
     pub context_budget_tokens: i64,
+    /// `TOKEN_THRIFT` and the sizes that go with it.
+    pub thrift: ThriftConfig,
+    /// `CACHE_*`
+    pub cache: CacheSettings,
 
     /// The first of the ports that a worker tries for its metrics; none is no metrics.
     pub worker_metrics_port: Option<u16>,
@@ -245,6 +252,8 @@ fn read(reader: &mut Reader<'_>) -> Option<Config> {
         model_retries: reader.number("MODEL_RETRIES", 0, 20),
         model_retry_base: reader.milliseconds("MODEL_RETRY_BASE_MS", 0, 60_000),
         context_budget_tokens: reader.number("CONTEXT_BUDGET_TOKENS", 1000, 100_000_000),
+        thrift: cache::read_thrift(reader),
+        cache: cache::read(reader),
         worker_metrics_port: reader.optional("WORKER_METRICS_PORT", "a port number"),
         worker_concurrency: reader.number("WORKER_CONCURRENCY", 1, 100_000),
         tenant_running_turns: reader.number("TENANT_RUNNING_TURNS", 1, 100_000),

@@ -91,6 +91,20 @@ groups! {
         MODEL_OFFLINE_DELAY_MS = "15", "The pause before each word of the offline model.";
         CONTEXT_BUDGET_TOKENS = "128000", "The size of the model's context: history is cut to fit it, and 80 % of it brings a warning.";
     }
+    "Token thrift" {
+        TOKEN_THRIFT = "on", "off sends a model everything every time and marks nothing for the provider's cache: for comparisons.";
+        MODEL_RESULT_BYTES = "49152", "The most of one tool result that a model is sent in the turn that called the tool; all of it is stored.";
+        MODEL_OLD_RESULT_BYTES = "8192", "The same in later turns.";
+        TOOLS_ON_DEMAND_ABOVE = "64", "With more tools than this a model is offered a few of them and search_tools, which finds the others.";
+        HISTORY_COMPACT_ABOVE_TOKENS = "24000", "When a conversation's history is longer than this, its old turns become a summary in what a model is sent; 0 never does that.";
+    }
+    "The cache of tool results" {
+        CACHE_BACKEND = "postgres", "postgres (with a small tier in each process's memory) or memory (each process for itself).";
+        CACHE_MEMORY_BYTES = "16777216", "The most that a process holds in its memory, in bytes.";
+        CACHE_DEFAULT_TTL_SECONDS = "14400", "How long an answer is good when nothing else says so.";
+        CACHE_NOTION_PAGE_TTL_SECONDS = "86400", "The same of a Notion page that was edited in the 24 hours before it was read; an older one has the default.";
+        CACHE_NOTION_SEARCH_TTL_SECONDS = "14400", "The same of a Notion search.";
+    }
     "Turns" {
         WORKER_METRICS_PORT = "", "Where a worker answers GET /metrics and /healthz, on APP_HOST; the next of 32 ports when others have it, so all workers of a machine may be given the same. Unset: nowhere.";
         WORKER_CONCURRENCY = "1000", "The most turns that one worker process runs at once.";

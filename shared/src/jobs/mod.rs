@@ -10,7 +10,7 @@ use ulid::Ulid;
 
 use crate::{
     error::{Error, Result},
-    ids::TurnId,
+    ids::{ConversationId, TenantId, TurnId, UserId},
 };
 
 /// Tickets for turns that are ready to run.
@@ -33,6 +33,16 @@ pub struct TurnTicket {
 pub struct MaintenanceTicket {
     /// The schedule's name.
     pub task: String,
+}
+
+/// A maintenance ticket that asks for a summary of a conversation's old turns.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CompactionTicket {
+    pub tenant: TenantId,
+    pub user: UserId,
+    /// The conversation to be compacted.
+    #[serde(rename = "compact")]
+    pub conversation: ConversationId,
 }
 
 /// Writes a ticket for a turn that became ready, in the caller's transaction.
@@ -62,6 +72,24 @@ pub async fn push_tick(connection: &mut PgConnection, task: &str, tick: i64) -> 
     let ticket = TaskBuilder::new(serde_json::to_vec(&ticket)?)
         .max_attempts(1)
         .idempotency_key(format!("{task}:{tick}"));
+    match push(connection, MAINTENANCE, ticket).await {
+        Ok(()) => Ok(true),
+        Err(error) if is_duplicate(&error) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Writes a ticket for a compaction; false when this turn has asked for it already.
+///
+/// # Errors
+/// The database's.
+pub async fn push_compaction(
+    connection: &mut PgConnection,
+    ticket: &CompactionTicket,
+    turn_no: i64,
+) -> Result<bool> {
+    let key = format!("compaction:{}:{}:{turn_no}", ticket.tenant, ticket.conversation);
+    let ticket = TaskBuilder::new(serde_json::to_vec(ticket)?).max_attempts(1).idempotency_key(key);
     match push(connection, MAINTENANCE, ticket).await {
         Ok(()) => Ok(true),
         Err(error) if is_duplicate(&error) => Ok(false),

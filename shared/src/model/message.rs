@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::id::Provider;
 
 /// One request for a reply.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct ModelRequest {
     /// The system prompt; empty means none.
     pub system: String,
@@ -18,6 +18,10 @@ pub struct ModelRequest {
     pub tools: Arc<[ToolSpec]>,
     /// The most tokens the reply may have.
     pub max_output_tokens: u32,
+    /// Requests of one key begin alike, and the provider is asked to keep that in its prompt cache; none: it is not.
+    pub cache_key: Option<String>,
+    /// So many of the tools, at the front, are the same in every request of that key.
+    pub lasting_tools: usize,
 }
 
 /// One message of a conversation.

@@ -20,6 +20,7 @@
 mod approvals;
 mod attempts;
 mod cancel;
+mod compaction;
 mod ending;
 pub mod figures;
 mod history;
@@ -40,6 +41,7 @@ use sqlx::PgPool;
 pub use self::{
     approvals::Decision,
     attempts::{Claimed, Claiming, Process, Released},
+    compaction::{Compaction, PATIENCE as COMPACTION_PATIENCE},
     ending::{Ending, FinishedTurn, FinishedUsage},
     history::{Context, HistoryMessage, ToolCallRecord},
     journal::{CallRecord, ModelStep, OpenApproval, Parking, StepCommit, StoredStep, ToolStep},

@@ -1,6 +1,7 @@
 //! Maintenance: partitions, retention [Q4], done tickets, header secrets and what deleted tenants leave behind. Everything is deleted in chunks of well under a second, so
 //! that no transaction holds up the change feed or vacuum.
 
+pub(crate) mod compaction;
 pub(crate) mod store;
 
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
@@ -8,6 +9,7 @@ use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 use apalis::prelude::{AbortError, BoxDynError};
 use chrono::TimeDelta;
 use futures::FutureExt;
+use serde_json::Value;
 use shared::{
     Error,
     tenancy::{
@@ -32,6 +34,8 @@ const FEED_DAYS: i64 = 30;
 pub(crate) struct Upkeep {
     pub(crate) engine: PgPool,
     pub(crate) vault: Vault,
+    /// Sums up old turns; none where there is no model for it.
+    pub(crate) compactor: Option<compaction::Compactor>,
     /// Where new header secrets are put; without one they wait to be fetched.
     pub(crate) secret_store: Option<Arc<dyn SecretStore>>,
 }
@@ -44,6 +48,22 @@ pub(crate) async fn run_guarded(task: &str, upkeep: &Upkeep) -> Result<(), BoxDy
         Ok(Ok(Ok(()))) => Ok(()),
         Ok(Ok(Err(error))) => {
             tracing::warn!(task, error = %error, "a maintenance task failed; its next tick tries again");
+            Err(AbortError::new(error).into())
+        }
+        Ok(Err(_)) => Err(AbortError::new(Error::internal("the task panicked")).into()),
+        Err(_) => Err(AbortError::new(Error::internal("the task took too long")).into()),
+    }
+}
+
+/// Takes a compaction up; it goes on beside the queue.
+pub(crate) async fn compact_guarded(ticket: Value, upkeep: &Upkeep) -> Result<(), BoxDynError> {
+    let Some(compactor) = &upkeep.compactor else { return Ok(()) };
+    let ticket = serde_json::from_value(ticket).map_err(AbortError::new)?;
+    let work = AssertUnwindSafe(compactor.take_up(&ticket)).catch_unwind();
+    match tokio::time::timeout(LIMIT, work).await {
+        Ok(Ok(Ok(()))) => Ok(()),
+        Ok(Ok(Err(error))) => {
+            tracing::warn!(error = %error, "a compaction was not begun; the next long turn asks again");
             Err(AbortError::new(error).into())
         }
         Ok(Err(_)) => Err(AbortError::new(Error::internal("the task panicked")).into()),

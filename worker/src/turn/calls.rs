@@ -12,7 +12,7 @@ use shared::{
     turns::{CallRecord, NewEvent, Parking, StepCommit, ToolStep},
 };
 
-use super::{Attempt, CallState, Stop, from_log};
+use super::{Attempt, CallState, Stop, from_log, on_demand};
 
 /// Bytes of an outside tool's result that are kept.
 const MAX_RESULT_BYTES: usize = 256 * 1024;
@@ -22,6 +22,8 @@ enum Plan<'a> {
     Run(&'a ToolDef),
     /// Answer without running anything.
     Answer(String),
+    /// Tools that a search found.
+    Found(String),
     /// A person decides first.
     Ask,
 }
@@ -45,7 +47,7 @@ impl Attempt {
                 Plan::Run(tool) => {
                     tool.resource.as_ref().zip(call.arguments.as_ref()).and_then(|(name, args)| name(args))
                 }
-                Plan::Answer(_) => None,
+                Plan::Answer(_) | Plan::Found(_) => None,
             };
             groups.entry(resource.unwrap_or_else(|| call.id.clone())).or_default().push((index, call, plan));
         }
@@ -82,6 +84,13 @@ impl Attempt {
         if call.malformed.is_some() {
             let sentence = "the arguments are not valid JSON, or too long; write the call again";
             return Plan::Answer(sentence.to_owned());
+        }
+        if call.tool == on_demand::SEARCH_TOOLS {
+            let all = self.engine.offered(&self.context.policies);
+            return match on_demand::search(&all, call.arguments.as_ref()) {
+                Ok(found) => Plan::Found(found),
+                Err(sentence) => Plan::Answer(sentence),
+            };
         }
         let Some(tool) = self.engine.tool(&call.tool) else {
             return Plan::Answer(format!("there is no tool {}", call.tool));
@@ -121,6 +130,10 @@ impl Attempt {
             let (output, seq) = match plan {
                 Plan::Answer(sentence) => {
                     self.write(step, index, call, ToolOutput::error(sentence), begun).await?
+                }
+                Plan::Found(found) => {
+                    let output = ToolOutput { content: found, ..ToolOutput::default() };
+                    self.write(step, index, call, output, begun).await?
                 }
                 Plan::Run(ToolDef { run: ToolRun::Workspace(run), .. }) => {
                     self.run_inside(step, index, call, run).await?
@@ -251,19 +264,33 @@ impl Attempt {
             }
         };
         let elapsed_ms = i64::try_from(begun.elapsed().as_millis()).unwrap_or(i64::MAX);
-        let result =
-            ToolStep { step, index, call, result: &output.content, is_error: output.is_error, elapsed_ms };
+        let result = ToolStep {
+            step,
+            index,
+            call,
+            result: &output.content,
+            is_error: output.is_error,
+            elapsed_ms,
+            cache: output.cache.as_ref(),
+        };
+        let hit = output.cache.as_ref().filter(|facts| facts.hit);
         let told = data::ToolResult {
             id: &call.id,
             tool: &call.tool,
-            cache_hit: false,
+            cache_hit: hit.is_some(),
             elapsed_ms,
             is_error: output.is_error,
         };
         let _one_at_a_time = self.writing.lock().await;
         self.log.flushed().await.map_err(from_log)?;
-        let seq = self.log.take(1).await;
-        let events = [NewEvent { seq, kind: EventKind::ToolResult, data: data::tool_result(told) }];
+        let first = self.log.take(1 + i64::from(hit.is_some())).await;
+        let mut events = Vec::with_capacity(2);
+        if let Some(facts) = hit {
+            let data = data::cache_hit(&call.tool, &facts.key, facts.ttl_remaining);
+            events.push(NewEvent { seq: first, kind: EventKind::CacheHit, data });
+        }
+        let seq = first + i64::from(hit.is_some());
+        events.push(NewEvent { seq, kind: EventKind::ToolResult, data: data::tool_result(told) });
         let committed =
             self.engine.turns.commit_tool_step(&self.claimed, tx, &result, message_id, &events).await;
         let outcome = match committed {
@@ -273,7 +300,7 @@ impl Attempt {
             }
             // Refused, so rolled back: another call's result is the next event.
             Err(error) => {
-                self.log.give_back(seq);
+                self.log.give_back(first);
                 return Err(Stop::Failed(error));
             }
         };
@@ -284,7 +311,7 @@ impl Attempt {
             }
             Some(StepCommit::Fenced) => Err(Stop::Fenced),
             None => {
-                self.log.give_back(seq);
+                self.log.give_back(first);
                 Ok(None)
             }
         }

@@ -89,6 +89,7 @@ impl Attempt {
                 if !self.claimed.is_fresh() {
                     self.engine.turns.correct_totals(&self.claimed);
                 }
+                self.ask_for_compaction();
                 let duration = (chrono::Utc::now() - self.claimed.created_at).num_milliseconds();
                 tracing::info!(
                     turn_id = %self.claimed.lease.turn, request_id = %self.claimed.request_id, tenant_id = %self.claimed.actor.tenant,
@@ -100,6 +101,26 @@ impl Attempt {
             Ok(false) => Err(Stop::Fenced),
             Err(error) => Err(Stop::Failed(error)),
         }
+    }
+}
+
+impl Attempt {
+    /// Has old turns summed up, beside all turns: nobody waits for it.
+    fn ask_for_compaction(&self) {
+        if !self.is_long {
+            return;
+        }
+        let (engine, claimed) = (std::sync::Arc::clone(&self.engine), self.claimed.clone());
+        self.engine.tasks.spawn(async move {
+            let asked =
+                engine.turns.ask_for_compaction(&claimed.actor, claimed.conversation, claimed.turn_no);
+            match asked.await {
+                Ok(_) => engine.maintenance.notify_one(),
+                Err(error) => {
+                    tracing::debug!(error = %error, "a summary was not asked for; the next turn asks again")
+                }
+            }
+        });
     }
 }
 

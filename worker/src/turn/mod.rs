@@ -7,8 +7,10 @@
 mod calls;
 mod end;
 mod model_call;
+mod on_demand;
 mod prompt;
 mod step;
+mod thrift;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -68,6 +70,10 @@ pub(crate) struct Attempt {
     context: Context,
     /// Earlier messages as the model reads them.
     messages: Vec<ModelMessage>,
+    /// Where in them the turn's own replies and results begin.
+    this_turn: usize,
+    /// The history is so long that its old turns should become a summary.
+    is_long: bool,
     /// The newest reply of the model and which of its calls have results, by call id.
     open: Option<OpenReply>,
     /// Number of the newest model step.
@@ -142,8 +148,10 @@ impl Attempt {
     ) -> Self {
         // What waited in line, or an hour for a person, has not run for all that time.
         let deadline = Instant::now() + engine.settings.turn_time_budget.saturating_sub(claimed.ran);
+        let history = std::mem::take(&mut context.history);
         let messages =
-            prompt::history(&std::mem::take(&mut context.history), engine.settings.context_budget_tokens);
+            prompt::history(context.summary.as_deref(), &history, engine.settings.context_budget_tokens);
+        let is_long = thrift::is_long(&messages, &engine.settings.thrift);
         let (step, open) = newest(&context.steps);
         let text = std::mem::take(&mut context.text);
         Self {
@@ -158,6 +166,8 @@ impl Attempt {
             model: None,
             warnings: Vec::new(),
             writing: tokio::sync::Mutex::new(()),
+            this_turn: messages.len(),
+            is_long,
             messages,
             context,
             deadline,

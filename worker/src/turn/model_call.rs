@@ -9,11 +9,14 @@ use shared::{
     error::Code,
     events::{EventKind, data},
     ids::ModelCallId,
-    model::{Model, ModelError, ModelErrorKind, ModelEvent, ModelReply, ModelRequest, Usage, price},
+    model::{
+        Model, ModelError, ModelErrorKind, ModelEvent, ModelId, ModelReply, ModelRequest, Provider, Usage,
+        price,
+    },
     turns::{CallRecord, ModelStep, Settled, Warning},
 };
 
-use super::{Attempt, Stop, from_log, prompt};
+use super::{Attempt, Stop, from_log, on_demand, prompt, thrift};
 
 /// A provider that wants to be asked again later than this is passed over.
 const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(30);
@@ -33,12 +36,6 @@ enum Asked {
 impl Attempt {
     /// The next reply, from whichever model of the chain gives one.
     pub(super) async fn next_reply(&mut self, step: i64) -> Result<ModelStep, Stop> {
-        let request = ModelRequest {
-            system: prompt::system(&self.context),
-            messages: self.messages.clone(),
-            tools: self.engine.offered(&self.context.policies),
-            max_output_tokens: MAX_OUTPUT_TOKENS,
-        };
         let chain = self.engine.models.clone();
         let mut last = None;
         for (index, model) in chain.iter().enumerate() {
@@ -49,6 +46,7 @@ impl Attempt {
                 )
                 .await?;
             }
+            let request = self.request(model.id());
             match self.ask_patiently(model, &request, step).await {
                 Ok(reply) => return Ok(reply),
                 Err(Asked::Stop(stop)) => return Err(stop),
@@ -61,6 +59,32 @@ impl Attempt {
             Some(error) => from_model(error),
             None => Stop::Fatal(Error::new(Code::ModelUnavailable, "no model is configured")),
         })
+    }
+
+    /// What this model is asked, as thriftily as the settings want it.
+    fn request(&self, model: &ModelId) -> ModelRequest {
+        let thrift = &self.engine.settings.thrift;
+        let tools = self.engine.offered(&self.context.policies);
+        let plain = ModelRequest {
+            system: prompt::system(&self.context),
+            max_output_tokens: MAX_OUTPUT_TOKENS,
+            ..ModelRequest::default()
+        };
+        // The offline model reads results as they were stored, and costs nothing.
+        if !thrift.on || model.provider == Provider::Offline {
+            return ModelRequest { messages: self.messages.clone(), tools, ..plain };
+        }
+        let offer = on_demand::offer(tools, &self.messages, thrift.tools_on_demand_above);
+        let conversation = format!("{}:{}", self.claimed.actor.tenant, self.claimed.conversation);
+        let mut cache_key = shared::cache::hash(&conversation);
+        cache_key.truncate(32);
+        ModelRequest {
+            messages: thrift::sent(&self.messages, self.this_turn, thrift),
+            tools: offer.tools,
+            lasting_tools: offer.lasting,
+            cache_key: Some(cache_key),
+            ..plain
+        }
     }
 
     async fn ask_patiently(
@@ -217,7 +241,7 @@ impl Attempt {
     }
 
     /// Gives a reply's calls ids of ours, unique within the conversation.
-    fn number(&self, step: i64, reply: ModelReply, id: &shared::model::ModelId) -> ModelStep {
+    fn number(&self, step: i64, reply: ModelReply, id: &ModelId) -> ModelStep {
         // Blocks with a call that gets no result are refused when they are replayed.
         let whole = reply.calls.len() <= MAX_CALLS;
         let calls = reply.calls.into_iter().take(MAX_CALLS).enumerate().map(|(index, call)| {
@@ -257,18 +281,8 @@ impl Attempt {
 
 /// Tokens of a request, by the rule of thumb of four bytes a token.
 fn estimate(request: &ModelRequest) -> i64 {
-    let messages: usize = request
-        .messages
-        .iter()
-        .map(|message| match message {
-            shared::model::ModelMessage::User { text } => text.len(),
-            shared::model::ModelMessage::Assistant { text, .. } => text.len(),
-            shared::model::ModelMessage::ToolResults(results) => {
-                results.iter().map(|result| result.content.len()).sum()
-            }
-        })
-        .sum();
-    i64::try_from((messages + request.system.len()) / 4).unwrap_or(i64::MAX)
+    let system = i64::try_from(request.system.len() / 4).unwrap_or(i64::MAX);
+    thrift::tokens(&request.messages).saturating_add(system)
 }
 
 /// Usage of a stream that did not end: its output so far is at least the text that came.

@@ -27,7 +27,12 @@ pub(super) fn system(context: &Context) -> String {
 }
 
 /// Earlier messages, the oldest left out when they do not fit the budget; always beginning with a person's.
-pub(super) fn history(stored: &[HistoryMessage], budget_tokens: i64) -> Vec<ModelMessage> {
+/// A summary stands for those that came before.
+pub(super) fn history(
+    summary: Option<&str>,
+    stored: &[HistoryMessage],
+    budget_tokens: i64,
+) -> Vec<ModelMessage> {
     let mut left = budget_tokens.saturating_mul(3);
     let mut from = stored.len();
     for (index, message) in stored.iter().enumerate().rev() {
@@ -39,7 +44,7 @@ pub(super) fn history(stored: &[HistoryMessage], budget_tokens: i64) -> Vec<Mode
             from = index;
         }
     }
-    let mut messages = Vec::new();
+    let mut messages: Vec<ModelMessage> = summary.map(summed_up).into_iter().flatten().collect();
     let mut stored = stored.get(from..).unwrap_or_default().iter().peekable();
     while let Some(message) = stored.next() {
         match message.role.as_str() {
@@ -71,6 +76,14 @@ pub(super) fn history(stored: &[HistoryMessage], budget_tokens: i64) -> Vec<Mode
         }
     }
     messages
+}
+
+/// What stands for old turns. As a message and not in the system prompt, because it is made of what people and tools said.
+fn summed_up(summary: &str) -> [ModelMessage; 2] {
+    let text =
+        format!("[A summary of the conversation before this point, which was made automatically]\n{summary}");
+    let answer = "I have read the summary and go on from there.".to_owned();
+    [ModelMessage::User { text }, ModelMessage::Assistant { text: answer, calls: Vec::new(), native: None }]
 }
 
 /// What stands between two messages of a person of which the first got no reply.

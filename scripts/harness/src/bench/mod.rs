@@ -22,6 +22,7 @@ mod statements;
 mod statistics;
 mod storage;
 mod store;
+mod thrift;
 
 use std::{path::PathBuf, time::Duration};
 
@@ -31,8 +32,20 @@ pub use self::report::{Report, Table};
 use self::{floor::Floor, stack::Stack};
 
 /// What can be measured, in the order in which it is.
-pub const SECTIONS: [&str; 11] =
-    ["turn", "history", "load", "mcp", "rest", "login", "statements", "followers", "slow", "idle", "search"];
+pub const SECTIONS: [&str; 12] = [
+    "turn",
+    "history",
+    "load",
+    "mcp",
+    "rest",
+    "login",
+    "statements",
+    "followers",
+    "slow",
+    "idle",
+    "search",
+    "thrift",
+];
 
 /// What to measure.
 #[derive(Debug, Clone)]
@@ -117,6 +130,9 @@ pub async fn run(plan: &Plan, show: &(dyn Fn(&Table) + Sync)) -> Result<Report> 
     }
     if plan.wants("idle") {
         add(idle::measure(plan, &mut stack, &fresh).await?);
+    }
+    if plan.wants("thrift") {
+        add(thrift::measure().await?);
     }
     // Last, because its items stay.
     if plan.wants("search") {

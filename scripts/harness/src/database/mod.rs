@@ -176,6 +176,25 @@ impl Database {
         Ok(store::age(&self.admin, TurnId::from_str(job)?, hours).await?)
     }
 
+    /// Waits until no summary of old turns is asked for or being written.
+    ///
+    /// # Errors
+    /// The database's, or it takes too long.
+    pub async fn summaries_settled(&self) -> Result<()> {
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+        loop {
+            let asked =
+                "apalis.jobs where job_type = 'maintenance' and status in ('Pending', 'Queued', 'Running')
+                         and position('\"compact\"'::bytea in job) > 0";
+            let written = "conversation_summaries where claimed_until > clock_timestamp()";
+            if self.count(asked).await? + self.count(written).await? == 0 {
+                return Ok(());
+            }
+            anyhow::ensure!(tokio::time::Instant::now() < deadline, "a summary is not written");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
     /// How many rows a table has.
     ///
     /// # Errors

@@ -5,8 +5,10 @@ use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 use anyhow::Result;
 use secrecy::SecretString;
 use shared::{
+    cache::ToolCache,
     identity::{Role, development},
     ids::{TenantId, UserId},
+    tools::ToolDef,
 };
 
 use super::{Stack, Tenant};
@@ -47,7 +49,11 @@ pub struct Builder {
     through: Option<Through>,
     in_process: bool,
     worker_binary: Option<PathBuf>,
+    tools: Option<MakeTools>,
 }
+
+/// Tools of a worker within this process, over its cache.
+pub type MakeTools = Arc<dyn Fn(&ToolCache) -> Vec<ToolDef> + Send + Sync>;
 
 impl Default for Builder {
     fn default() -> Self {
@@ -62,6 +68,7 @@ impl Default for Builder {
             through: None,
             in_process: false,
             worker_binary: None,
+            tools: None,
         }
     }
 }
@@ -137,6 +144,13 @@ impl Builder {
         self
     }
 
+    /// Tools that workers within this process have beside the workspace's.
+    #[must_use]
+    pub fn tools(mut self, tools: MakeTools) -> Self {
+        self.tools = Some(tools);
+        self
+    }
+
     /// Another program than `worker`.
     #[must_use]
     pub fn worker_binary(mut self, path: &str) -> Self {
@@ -171,6 +185,7 @@ impl Builder {
             variables,
             through: self.through,
             worker_binary: self.worker_binary,
+            tools: self.tools,
             in_process: self.in_process,
             started: 0,
             folder: Folder::new("stack")?,

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use shared::ids::{TenantId, UserId};
 
 pub use self::{
-    build::{Builder, ModelChoice, Through},
+    build::{Builder, MakeTools, ModelChoice, Through},
     nodes::{ApiNode, WorkerNode},
 };
 use crate::{
@@ -57,6 +57,7 @@ pub struct Stack {
     variables: BTreeMap<String, String>,
     through: Option<Through>,
     worker_binary: Option<std::path::PathBuf>,
+    tools: Option<MakeTools>,
     in_process: bool,
     started: usize,
     folder: Folder,
@@ -110,7 +111,7 @@ impl Stack {
         let name = format!("worker-{}", self.started);
         self.started += 1;
         let node = if self.in_process {
-            WorkerNode::in_process(&variables).await?
+            WorkerNode::in_process(&variables, self.tools.clone()).await?
         } else {
             WorkerNode::process(&name, self.worker_binary.as_deref(), &variables, self.folder.path())?
         };

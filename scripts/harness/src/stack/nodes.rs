@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use anyhow::{Result, bail};
 
+use super::MakeTools;
 use crate::process::{Process, binary, free_port};
 
 /// An API server.
@@ -117,8 +118,12 @@ impl ApiNode {
 }
 
 impl WorkerNode {
-    pub(super) async fn in_process(variables: &Variables) -> Result<Self> {
-        let running = worker::start(config(variables)?, worker::Extras::default()).await?;
+    pub(super) async fn in_process(variables: &Variables, tools: Option<MakeTools>) -> Result<Self> {
+        let mut extras = worker::Extras::default();
+        if let Some(make) = tools {
+            extras.cached_tools = Some(Box::new(move |cache| make(cache)));
+        }
+        let running = worker::start(config(variables)?, extras).await?;
         Ok(Self { runs: Runs::Here(Some(running)) })
     }
 

@@ -25,6 +25,8 @@ mod soak;
 mod streams;
 mod sweeper;
 mod task_chat;
+mod thrift;
+mod tool_cache;
 mod tools_of_the_trade;
 mod usage;
 mod worker_death;

@@ -44,6 +44,8 @@ fn request(messages: Vec<ModelMessage>) -> ModelRequest {
             input_schema: json!({"type": "object", "properties": {"title": {"type": "string"}}}),
         }]),
         max_output_tokens: 1000,
+        cache_key: Some("a-conversation".into()),
+        lasting_tools: 1,
     }
 }
 

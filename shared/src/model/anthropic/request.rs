@@ -1,5 +1,7 @@
-//! What the Messages API is sent. Cache breakpoints stand after the tools, the system prompt and the last message of
-//! the user's side, so that each step of a turn reads everything before it from the provider's cache.
+//! What the Messages API is sent. Cache breakpoints, of which there may be four, stand after the tools that last, the
+//! system prompt and the last two messages of the user's side. The newest has everything written to the provider's cache;
+//! the one before it is where the last request ended, and makes sure that it is found there: by itself the provider looks
+//! only twenty blocks back, and one step of many tool calls is longer than that.
 
 use serde::Serialize;
 use serde_json::{Value, json, value::RawValue};
@@ -98,15 +100,20 @@ pub(super) fn body(id: &ModelId, request: &ModelRequest) -> String {
             cache_control: None,
         })
         .collect();
-    if let Some(tool) = tools.last_mut() {
-        tool.cache_control = Some(CacheControl {});
-    }
     let mut system: Vec<Block<'_>> = text(&request.system).map(Block::from).into_iter().collect();
-    mark(system.last_mut());
     let mut messages: Vec<Message<'_>> =
         request.messages.iter().filter_map(|message| self::message(id, message)).collect();
-    if let Some(Message { role: "user", content: Content::Blocks(blocks) }) = messages.last_mut() {
-        mark(blocks.last_mut());
+    if request.cache_key.is_some() {
+        let lasting = request.lasting_tools.min(tools.len());
+        if let Some(tool) = lasting.checked_sub(1).and_then(|last| tools.get_mut(last)) {
+            tool.cache_control = Some(CacheControl {});
+        }
+        mark(system.last_mut());
+        let from_user = messages.iter_mut().rev().filter_map(|message| match message {
+            Message { role: "user", content: Content::Blocks(blocks) } => Some(blocks),
+            _ => None,
+        });
+        from_user.take(2).for_each(|blocks| mark(blocks.last_mut()));
     }
     let body = Body {
         model: &id.name,
@@ -189,6 +196,8 @@ mod tests {
                 input_schema: json!({"type": "object"}),
             }]),
             max_output_tokens: 100,
+            cache_key: Some("k".into()),
+            lasting_tools: 1,
         };
         assert_eq!(
             body(&id, &request),
@@ -196,7 +205,7 @@ mod tests {
                 r#"{"model":"m","max_tokens":100,"tools":[{"name":"add_task","description":"Adds","#,
                 r#""input_schema":{"type":"object"},"cache_control":{"type":"ephemeral"}}],"#,
                 r#""system":[{"type":"text","text":"Be brief.","cache_control":{"type":"ephemeral"}}],"#,
-                r#""messages":[{"role":"user","content":[{"type":"text","text":"hi"}]},"#,
+                r#""messages":[{"role":"user","content":[{"type":"text","text":"hi","cache_control":{"type":"ephemeral"}}]},"#,
                 r#"{"role":"assistant","content":[{"z":1, "type":"x"}]},"#,
                 r#"{"role":"assistant","content":[{"type":"tool_use","id":"c_1","name":"add_task","input":{"t":1}}]},"#,
                 r#"{"role":"user","content":[{"type":"tool_result","tool_use_id":"c_1","content":"no","is_error":true,"#,
@@ -205,5 +214,44 @@ mod tests {
         );
         let parsed: Value = serde_json::from_str(&body(&id, &request)).unwrap();
         assert_eq!(parsed["stream"], true);
+        let unmarked = body(&id, &ModelRequest { cache_key: None, ..request });
+        assert!(!unmarked.contains("cache_control"), "{unmarked}");
+    }
+
+    #[test]
+    fn breakpoints_stand_where_requests_begin_alike() {
+        let id = ModelId { provider: Provider::Anthropic, name: "m".into() };
+        let tool =
+            |name: &str| ToolSpec { name: name.into(), description: String::new(), input_schema: json!({}) };
+        let said = |text: &str| ModelMessage::User { text: text.into() };
+        let answered =
+            |text: &str| ModelMessage::Assistant { text: text.into(), calls: vec![], native: None };
+        let mut request = ModelRequest {
+            system: "s".into(),
+            messages: vec![said("one"), answered("1"), said("two"), answered("2"), said("three")],
+            tools: Arc::from([tool("lasting"), tool("found")]),
+            max_output_tokens: 1,
+            cache_key: Some("k".into()),
+            lasting_tools: 1,
+        };
+        let marked = |request: &ModelRequest| -> Vec<String> {
+            let body: Value = serde_json::from_str(&body(&id, request)).unwrap();
+            let messages = body["messages"].as_array().unwrap().iter();
+            let blocks = messages.flat_map(|message| message["content"].as_array().unwrap());
+            let all = body["tools"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .chain(body["system"].as_array().unwrap())
+                .chain(blocks);
+            let marked = all.filter(|block| block.get("cache_control").is_some());
+            marked
+                .map(|block| block["name"].as_str().or(block["text"].as_str()).unwrap().to_owned())
+                .collect()
+        };
+        assert_eq!(marked(&request), ["lasting", "s", "two", "three"]);
+        request.messages.truncate(1);
+        request.lasting_tools = 0;
+        assert_eq!(marked(&request), ["s", "one"]);
     }
 }

@@ -1,4 +1,4 @@
-//! What the Responses API is sent.
+//! What the Responses API is sent. It caches beginnings by itself; the key brings requests that begin alike to one machine.
 
 use std::borrow::Cow;
 
@@ -23,6 +23,8 @@ struct Body<'a> {
     include: &'static [&'static str],
     store: bool,
     stream: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prompt_cache_key: Option<&'a str>,
 }
 
 #[derive(Serialize)]
@@ -88,6 +90,7 @@ pub(super) fn body(id: &ModelId, request: &ModelRequest) -> String {
         include: if reasons(&id.name) { &["reasoning.encrypted_content"] } else { &[] },
         store: false,
         stream: true,
+        prompt_cache_key: request.cache_key.as_deref(),
     };
     serde_json::to_string(&body).expect("the body has string keys only")
 }
@@ -190,6 +193,8 @@ mod tests {
                 input_schema: json!({}),
             }]),
             max_output_tokens: 100,
+            cache_key: Some("k".into()),
+            lasting_tools: 1,
         };
         assert_eq!(
             body(&id, &request),
@@ -200,11 +205,13 @@ mod tests {
                 r#"{"type":"function_call","call_id":"c","name":"t","arguments":"{\"n\":1}"},"#,
                 r#"{"type":"function_call_output","call_id":"c","output":"The tool failed: no"}],"#,
                 r#""tools":[{"type":"function","name":"t","description":"d","parameters":{},"strict":false}],"#,
-                r#""max_output_tokens":100,"include":["reasoning.encrypted_content"],"store":false,"stream":true}"#
+                r#""max_output_tokens":100,"include":["reasoning.encrypted_content"],"store":false,"stream":true,"prompt_cache_key":"k"}"#
             )
         );
         let plain = ModelId { name: "gpt-4.1".into(), ..id };
         let parsed: Value = serde_json::from_str(&body(&plain, &request)).unwrap();
         assert_eq!(parsed.get("include"), None);
+        let unkeyed = body(&plain, &ModelRequest { cache_key: None, ..request });
+        assert!(!unkeyed.contains("prompt_cache_key"), "{unkeyed}");
     }
 }

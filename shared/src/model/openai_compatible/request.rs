@@ -164,6 +164,9 @@ mod tests {
                 input_schema: json!({}),
             }]),
             max_output_tokens: 100,
+            // Servers of this kind refuse members that they do not know.
+            cache_key: Some("k".into()),
+            lasting_tools: 1,
         };
         assert_eq!(
             body(&id, &request),

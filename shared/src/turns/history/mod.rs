@@ -47,6 +47,8 @@ pub struct HistoryMessage {
 /// Everything that running a turn starts from.
 #[derive(Debug, Clone)]
 pub struct Context {
+    /// What stands for the turns before the earliest message.
+    pub summary: Option<String>,
     /// Earlier messages and this turn's own user messages; none of its steps.
     pub history: Vec<HistoryMessage>,
     pub steps: Vec<StoredStep>,
@@ -75,6 +77,7 @@ impl Turns {
         let mut tx = self.tenants.begin(&claimed.actor).await?;
         let beginning = store::beginning(&mut tx, claimed, HISTORY_MESSAGES).await?;
         let mut context = Context {
+            summary: beginning.summary,
             history: beginning.history,
             steps: Vec::new(),
             last_step_seq: 1,

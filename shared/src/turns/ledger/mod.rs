@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::{Claimed, Turns};
 use crate::{
     error::{Error, Result},
+    identity::Actor,
     ids::{ModelCallId, TenantId, TurnId, UserId},
     model::Usage,
 };
@@ -94,15 +95,22 @@ impl Turns {
         model: &str,
         input_tokens: i64,
     ) -> Result<()> {
-        let opened = Opened {
-            tenant: claimed.lease.tenant,
-            id,
-            turn: claimed.lease.turn,
-            user: claimed.actor.user,
-            provider: provider.to_owned(),
-            model: model.to_owned(),
-            input_tokens,
-        };
+        self.open_call(&claimed.actor, claimed.lease.turn, id, provider, model, input_tokens).await
+    }
+
+    /// The same for any actor, under the id of a turn or of a job that is none.
+    pub(super) async fn open_call(
+        &self,
+        actor: &Actor,
+        turn: TurnId,
+        id: ModelCallId,
+        provider: &str,
+        model: &str,
+        input_tokens: i64,
+    ) -> Result<()> {
+        let (provider, model) = (provider.to_owned(), model.to_owned());
+        let opened =
+            Opened { tenant: actor.tenant, id, turn, user: actor.user, provider, model, input_tokens };
         self.ledger.enter(Entry::Open(opened)).await
     }
 
@@ -116,7 +124,16 @@ impl Turns {
         id: ModelCallId,
         settled: Settled,
     ) -> impl Future<Output = Result<()>> + Send + use<> {
-        self.ledger.enter(Entry::Settle(claimed.lease.tenant, id, settled))
+        self.settle_call(claimed.lease.tenant, id, settled)
+    }
+
+    pub(super) fn settle_call(
+        &self,
+        tenant: TenantId,
+        id: ModelCallId,
+        settled: Settled,
+    ) -> impl Future<Output = Result<()>> + Send + use<> {
+        self.ledger.enter(Entry::Settle(tenant, id, settled))
     }
 
     /// Has the totals of a turn brought in line with its calls, should it have ended without this attempt's last ones.

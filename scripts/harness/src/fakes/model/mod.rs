@@ -4,6 +4,7 @@
 //! ([`FakeModel::rule`]), the directives in the last user message ([`directives`]). Everything a request got is on
 //! record: how it ended and which usage it was told ([`Served`]).
 
+pub mod billing;
 pub mod directives;
 mod record;
 mod render;

@@ -115,6 +115,7 @@ impl World {
                 messages: self.messages.clone(),
                 tools: tools(),
                 max_output_tokens: 1000,
+                ..ModelRequest::default()
             };
             let answer = answer(&request);
             assert_eq!(super::answer(&request), answer);
@@ -291,6 +292,7 @@ fn without_tools_it_says_so() {
         messages: vec![ModelMessage::User { text: "add a task to buy milk".into() }],
         tools: Arc::from([]),
         max_output_tokens: 10,
+        ..ModelRequest::default()
     };
     assert_eq!(answer(&request), Answer { text: say::NO_TOOL.into(), calls: vec![] });
 }
@@ -312,6 +314,7 @@ fn a_call_without_a_result_is_not_repeated() {
         messages: world.messages,
         tools: tools(),
         max_output_tokens: 10,
+        ..ModelRequest::default()
     };
     assert_eq!(answer(&request).text, "That did not work: it was interrupted");
 }
