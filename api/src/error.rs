@@ -85,7 +85,9 @@ pub(crate) fn status(error: &Error) -> StatusCode {
         Code::Precondition => StatusCode::PRECONDITION_FAILED,
         Code::Rate | Code::ModelRate => StatusCode::TOO_MANY_REQUESTS,
         Code::Internal => StatusCode::INTERNAL_SERVER_ERROR,
-        Code::McpBadRequest | Code::ModelRejected => StatusCode::BAD_GATEWAY,
+        Code::McpBadRequest | Code::ModelRejected | Code::OauthExchange | Code::OauthRefresh => {
+            StatusCode::BAD_GATEWAY
+        }
         Code::McpUnavailable | Code::ModelUnavailable => StatusCode::SERVICE_UNAVAILABLE,
         Code::McpTimeout | Code::ModelTimeout => StatusCode::GATEWAY_TIMEOUT,
         Code::ModelBudget => StatusCode::UNPROCESSABLE_ENTITY,
@@ -223,6 +225,8 @@ mod tests {
         500 APP-5XX app
         502 MCP-BAD-REQUEST mcp
         502 MODEL-REJECTED model
+        502 OAUTH-EXCHANGE-FAIL oauth
+        502 OAUTH-REFRESH-FAIL oauth
         503 MCP-UNAVAILABLE mcp
         503 MODEL-UNAVAILABLE model
         504 MCP-TIMEOUT mcp

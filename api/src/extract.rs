@@ -11,7 +11,7 @@ use http::{HeaderMap, header, request::Parts};
 use serde::de::DeserializeOwned;
 use shared::{
     error::{Error, Invalid},
-    ids::{ApiKeyId, SessionId, SignInId, TenantId, TurnId},
+    ids::{ApiKeyId, ConnectionId, SessionId, SignInId, TenantId, TurnId},
 };
 
 use crate::{
@@ -212,6 +212,17 @@ impl FromRequestParts<App> for SignInOfPath {
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Failure> {
         Ok(Self(SignInId(path_id(parts, app, "there is no such sign-in").await?)))
+    }
+}
+
+/// The connection that the path names.
+pub(crate) struct ConnectionOfPath(pub(crate) ConnectionId);
+
+impl FromRequestParts<App> for ConnectionOfPath {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Failure> {
+        Ok(Self(ConnectionId(path_id(parts, app, "there is no such connection").await?)))
     }
 }
 

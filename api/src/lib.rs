@@ -23,6 +23,7 @@ mod serve;
 mod sse;
 mod start;
 mod state;
+mod web;
 
 pub use start::{Running, start, start_with_entities};
 

@@ -28,6 +28,7 @@ const HELP: &str = "api [COMMAND]
   serve                serve HTTP until SIGTERM or Ctrl-C (the default)
   migrate              bring the database up to date; also makes the tenant, user and key of API_KEY
   create-operator-key  make an API key that operates the deployment, and print it once
+  rotate-keys          seal all stored secrets again with the first key of FERNET_KEY; may be run at any time, and again
   healthcheck          exit 0 when the api on this machine answers /healthz
   openapi              print the OpenAPI document
   tools                print the workspace's tools, as MCP clients see them
@@ -43,6 +44,7 @@ fn main() -> ExitCode {
         None | Some("serve") => with_config(serve),
         Some("migrate") => with_config(migrate),
         Some("create-operator-key") => with_config(create_operator_key),
+        Some("rotate-keys") => with_config(rotate_keys),
         Some("healthcheck") => with_config(healthcheck),
         Some("openapi") => print(&api::openapi_document()),
         Some("tools") => print(&api::tools_document()),
@@ -111,6 +113,24 @@ async fn create_operator_key(config: Config) -> anyhow::Result<()> {
         .map_err(with_causes)
         .context("no operator key was made")?;
     print(&format!("{}\n", key.expose_secret()))
+}
+
+/// What each key still seals goes to the standard output: once the newest is the only one, the others may be taken away.
+async fn rotate_keys(config: Config) -> anyhow::Result<()> {
+    telemetry::start("api", &config);
+    let reports = shared::key_rotation::rotate(&config).await.map_err(with_causes);
+    let reports = reports.context("not everything was sealed again; run it again")?;
+    let mut unopened = 0;
+    for report in &reports {
+        unopened += report.unopened;
+        let left: Vec<String> = report.left.iter().map(|(key, count)| format!("{key}={count}")).collect();
+        let left = if left.is_empty() { "none".to_owned() } else { left.join(" ") };
+        print(&format!("{}: {} sealed again; by key: {left}\n", report.what, report.sealed_again))?;
+    }
+    if unopened > 0 {
+        bail!("{unopened} are sealed with keys that are not in FERNET_KEY; they are left as they are");
+    }
+    Ok(())
 }
 
 /// Our error's Display is for clients; at the command line the causes are wanted.

@@ -31,6 +31,7 @@ const NO_SCOPES: [&str; 0] = [];
         (name = "chat", description = "Turns: post, wait, follow, cancel, retry, approve"),
         (name = "sessions", description = "A session is a user's handle on one conversation"),
         (name = "tools", description = "What models can call, and what they may"),
+        (name = "connections", description = "A person's accounts at other services, which tools use"),
         (name = "mcp", description = "The workspace for models of other applications"),
         (name = "workspace", description = "Items that people and models work on: the same eight operations for each kind"),
         (name = "usage", description = "What models cost"),

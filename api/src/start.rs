@@ -7,6 +7,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use shared::{
     bell::{Bell, Channel, Ring},
     config::Config,
+    connections::{self, Connections},
     counters::Counters,
     db::{self, DbRole, TenantDb},
     events::Hub,
@@ -89,7 +90,17 @@ pub async fn start_with_entities(config: Config, entities: &'static [EntityDef])
     let vault = Vault::new(&config.fernet_keys)?;
     let callers =
         Callers::start(&config, vault.clone(), app_pool, engine.clone(), sign_ins, draining.clone())?;
+    let connections = Connections::new(connections::Parts {
+        tenants: tenants.clone(),
+        vault: vault.clone(),
+        outbound: Outbound::new(&config.outbound_allow),
+        config: config.connections.clone(),
+        public_url: config.public_url.as_str().trim_end_matches('/').to_owned(),
+        servers: None,
+        forget: None,
+    });
     let app = App::new(Parts {
+        connections,
         last_accessed: LastAccessed::start(engine.clone(), config.session_idle_days, draining.clone()),
         turns,
         hub,

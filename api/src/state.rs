@@ -3,8 +3,9 @@
 use std::{ops::Deref, sync::Arc};
 
 use shared::{
-    bell::Bell, config::Config, db::TenantDb, events::Hub, mcp::authorization::AuthorizationServer,
-    sessions::LastAccessed, tools::ToolDef, turns::Turns, vault::Vault, workspace::changes::ChangeHub,
+    bell::Bell, config::Config, connections::Connections, db::TenantDb, events::Hub,
+    mcp::authorization::AuthorizationServer, sessions::LastAccessed, tools::ToolDef, turns::Turns,
+    vault::Vault, workspace::changes::ChangeHub,
 };
 use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
@@ -31,6 +32,8 @@ pub(crate) struct Parts {
     pub(crate) mcp: mcp::Endpoint,
     /// Lets programs in; none where an outside issuer does.
     pub(crate) oauth: Option<AuthorizationServer>,
+    /// People's accounts at other services.
+    pub(crate) connections: Connections,
     /// Seals secrets at rest.
     pub(crate) vault: Vault,
     pub(crate) metrics: Metrics,

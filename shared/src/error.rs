@@ -78,6 +78,8 @@ codes! {
     ModelRate = "MODEL-RATE", Model;
     ModelBudget = "MODEL-BUDGET", Model;
     ModelRejected = "MODEL-REJECTED", Model;
+    OauthExchange = "OAUTH-EXCHANGE-FAIL", Oauth;
+    OauthRefresh = "OAUTH-REFRESH-FAIL", Oauth;
 }
 
 /// How a request that is wrong in itself is wrong; they share one code and differ in status.

@@ -53,6 +53,8 @@ uuid_ids! {
     ItemUid;
     /// One call to a model that was sent.
     ModelCallId;
+    /// A person's account at another service.
+    ConnectionId;
     /// A process that runs turns, new at every start.
     ProcessId;
 }

@@ -1,11 +1,12 @@
 //! The product: its domains, their rules and their SQL. `api` and `worker` are two ways to drive it.
 //!
-//! Floors, from the ground: error, ids · config · db, counters, telemetry · bell, identity, tools, model, vault · tenancy, jobs, events,
-//! cache, workspace · turns. Arrows run down only; nothing here knows HTTP.
+//! Floors, from the ground: error, ids · config · db, counters, telemetry, outbound · bell, identity, tools, model, oauth, vault ·
+//! tenancy, jobs, events, cache, connections, workspace · turns, key_rotation. Arrows run down only; nothing here knows HTTP.
 
 pub mod bell;
 pub mod cache;
 pub mod config;
+pub mod connections;
 pub mod counters;
 pub mod db;
 pub mod error;
@@ -14,8 +15,10 @@ pub mod idempotency;
 pub mod identity;
 pub mod ids;
 pub mod jobs;
+pub mod key_rotation;
 pub mod mcp;
 pub mod model;
+pub mod oauth;
 pub mod outbound;
 pub mod provision;
 pub mod resilience;

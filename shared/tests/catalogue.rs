@@ -149,6 +149,35 @@ async fn the_engine_has_no_right_on_items() {
 }
 
 #[tokio::test]
+async fn every_sealed_column_takes_part_in_key_rotation() {
+    let db = TestDb::new().await;
+    let sealed = names(
+        &db,
+        "select c.relname || '.' || a.attname from pg_attribute a join pg_class c on c.oid = a.attrelid
+         where c.relnamespace = 'public'::regnamespace and c.relkind in ('r', 'p') and a.attnum > 0 and not a.attisdropped
+           and (a.attname like '%\\_enc' or a.attname like 'sealed\\_%')
+         order by 1",
+    )
+    .await;
+    let mut rotated = shared::key_rotation::columns();
+    rotated.sort_unstable();
+    assert_eq!(sealed, rotated, "shared::key_rotation must know every sealed column");
+}
+
+#[tokio::test]
+async fn the_engine_reads_no_ciphertext_of_peoples_connections() {
+    let db = TestDb::new().await;
+    let granted = names(
+        &db,
+        "select c.relname || '.' || a.attname from pg_attribute a join pg_class c on c.oid = a.attrelid
+         where c.relname in ('connections', 'oauth_registrations', 'oauth_flows', 'notion_connections') and a.attnum > 0
+           and has_column_privilege('alfred_engine', c.oid, a.attname, 'select') and a.attname like '%\\_enc'",
+    )
+    .await;
+    assert_none(&granted, "the engine may read");
+}
+
+#[tokio::test]
 async fn definer_functions_have_a_fixed_path_and_are_not_for_everybody() {
     let db = TestDb::new().await;
     let loose = names(

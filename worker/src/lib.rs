@@ -20,10 +20,12 @@ use shared::{
     bell::{Bell, Channel, Heard, Ring},
     cache::ToolCache,
     config::Config,
+    connections::{self, Connections},
     counters::Counters,
     db::{self, DbRole, TenantDb},
     events::EventLog,
     model,
+    outbound::Outbound,
     sessions::{Sessions, TokenKeys},
     tenancy::secrets::{Folder, SecretStore},
     tools::ToolDef,
@@ -111,6 +113,16 @@ pub async fn start(config: Config, extras: Extras) -> anyhow::Result<Running> {
     let log = EventLog::start(engine_pool.clone(), bell.clone());
     let first_key = config.fernet_keys.first().cloned().context("FERNET_KEY")?;
     let sessions = Sessions::new(tenants.clone(), TokenKeys::new(first_key), config.session_idle_days);
+    let vault = Vault::new(&config.fernet_keys)?;
+    let connections = Connections::new(connections::Parts {
+        tenants: tenants.clone(),
+        vault: vault.clone(),
+        outbound: Outbound::new(&config.outbound_allow),
+        config: config.connections.clone(),
+        public_url: config.public_url.as_str().trim_end_matches('/').to_owned(),
+        servers: None,
+        forget: None,
+    });
     let turns = Turns::new(
         tenants,
         engine_pool.clone(),
@@ -144,7 +156,7 @@ pub async fn start(config: Config, extras: Extras) -> anyhow::Result<Running> {
         tools,
         Settings::of(&config),
         Contact::new(config.turn_lease),
-        Arc::clone(&maintenance),
+        maintenance,
     ));
 
     let metrics = match config.worker_metrics_port {
@@ -175,9 +187,11 @@ pub async fn start(config: Config, extras: Extras) -> anyhow::Result<Running> {
         // Pools of their own: the queues must not wait for turns, nor turns for the queues.
         let queue_pool = db::pool(engine_options, 3);
         let folder = config.tenants.secrets_folder.clone();
+        let all = queues.clone();
         let upkeep = Upkeep {
             engine: engine_pool.clone(),
-            vault: Vault::new(&config.fernet_keys)?,
+            vault,
+            connections,
             compactor: jobs::compaction::Compactor::new(engine.turns.clone(), &engine.models, &config.thrift),
             secret_store: folder.map(|folder| Arc::new(Folder(folder)) as Arc<dyn SecretStore>),
         };
@@ -189,7 +203,7 @@ pub async fn start(config: Config, extras: Extras) -> anyhow::Result<Running> {
             };
             spawn(Box::pin(queues::drive(queue, queue_pool.clone(), handling, stopping.clone())));
         }
-        spawn(Box::pin(schedule::tick(engine_pool, maintenance, stopping.clone())));
+        spawn(Box::pin(schedule::tick(engine_pool, all, stopping.clone())));
     }
     tracing::info!(models = ?engine.models.iter().map(|model| model.id().to_string()).collect::<Vec<_>>(), "the worker is ready");
     let done = tokio::spawn(async move {

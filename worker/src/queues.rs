@@ -7,7 +7,7 @@ use apalis::prelude::*;
 use apalis_sql::{Config as QueueConfig, PostgresStorage};
 use futures::StreamExt;
 use serde_json::Value;
-use shared::jobs::{CHAT_TURNS, MAINTENANCE, MaintenanceTicket};
+use shared::jobs::{CHAT_TURNS, CONNECTION_REFRESH, MAINTENANCE, MaintenanceTicket, RefreshTicket};
 use sqlx::PgPool;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -35,7 +35,7 @@ pub(crate) struct Handling {
 #[derive(Clone)]
 pub(crate) struct Queue {
     pub(crate) name: &'static str,
-    /// Tickets fetched at once; more than one only where the handler returns at once.
+    /// Tickets fetched at once, which are worked on at once.
     batch: usize,
     /// The least time between two fetches.
     quiet: Duration,
@@ -52,6 +52,13 @@ pub(crate) fn queues() -> Vec<Queue> {
             name: CHAT_TURNS,
             batch: 256,
             quiet: Duration::from_millis(500),
+            slow: Duration::from_secs(30),
+            told: Arc::default(),
+        },
+        Queue {
+            name: CONNECTION_REFRESH,
+            batch: 8,
+            quiet: Duration::from_millis(100),
             slow: Duration::from_secs(30),
             told: Arc::default(),
         },
@@ -126,8 +133,19 @@ async fn handle(ticket: Value, queue: Data<Handling>) -> Result<(), BoxDynError>
     if ticket.get("compact").is_some() {
         return jobs::compact_guarded(ticket, &queue.upkeep).await;
     }
+    if ticket.get("connection").is_some() {
+        return match serde_json::from_value::<RefreshTicket>(ticket) {
+            Ok(ticket) => jobs::refresh::run(ticket, &queue.upkeep.connections).await,
+            Err(error) => Err(AbortError::new(error).into()),
+        };
+    }
     match serde_json::from_value::<MaintenanceTicket>(ticket) {
-        Ok(ticket) => jobs::run_guarded(&ticket.task, &queue.upkeep).await,
+        Ok(ticket) => {
+            let outcome = jobs::run_guarded(&ticket.task, &queue.upkeep).await;
+            // It may have written tickets of its own queue.
+            queue.told.notify_one();
+            outcome
+        }
         Err(error) => Err(AbortError::new(error).into()),
     }
 }

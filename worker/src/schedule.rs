@@ -1,32 +1,36 @@
 //! Cron: every process ticks, and a key per tick lets exactly one ticket in. A job asks "what is due?" rather than doing
 //! this tick's share, so a tick that everybody missed is caught up by the next.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use chrono::Utc;
+use shared::jobs::{CONNECTION_REFRESH, MAINTENANCE};
 use sqlx::PgPool;
-use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-/// A task of the maintenance queue and how often it is due.
+use crate::queues::Queue;
+
+/// A task of a queue and how often it is due.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Schedule {
+    pub(crate) queue: &'static str,
     pub(crate) task: &'static str,
     pub(crate) every: Duration,
 }
 
 /// Every schedule, sorted by task.
 pub(crate) const SCHEDULES: &[Schedule] = &[
-    Schedule { task: "deleted-tenants", every: Duration::from_secs(60) },
-    Schedule { task: "header-secrets", every: Duration::from_secs(3600) },
-    Schedule { task: "partitions", every: Duration::from_secs(3600) },
-    Schedule { task: "retention", every: Duration::from_secs(300) },
-    Schedule { task: "search", every: Duration::from_secs(30) },
-    Schedule { task: "tickets", every: Duration::from_secs(60) },
+    Schedule { queue: CONNECTION_REFRESH, task: "connections", every: Duration::from_secs(60) },
+    Schedule { queue: MAINTENANCE, task: "deleted-tenants", every: Duration::from_secs(60) },
+    Schedule { queue: MAINTENANCE, task: "header-secrets", every: Duration::from_secs(3600) },
+    Schedule { queue: MAINTENANCE, task: "partitions", every: Duration::from_secs(3600) },
+    Schedule { queue: MAINTENANCE, task: "retention", every: Duration::from_secs(300) },
+    Schedule { queue: MAINTENANCE, task: "search", every: Duration::from_secs(30) },
+    Schedule { queue: MAINTENANCE, task: "tickets", every: Duration::from_secs(60) },
 ];
 
 /// Writes the tickets of all schedules until stopped; the first of each at once, which catches up a missed tick.
-pub(crate) async fn tick(engine: PgPool, maintenance: Arc<Notify>, stopping: CancellationToken) {
+pub(crate) async fn tick(engine: PgPool, queues: Vec<Queue>, stopping: CancellationToken) {
     let mut last: Vec<i64> = vec![0; SCHEDULES.len()];
     loop {
         let now = Utc::now().timestamp();
@@ -38,11 +42,11 @@ pub(crate) async fn tick(engine: PgPool, maintenance: Arc<Notify>, stopping: Can
             if *last == due {
                 continue;
             }
-            match crate::jobs::store::push_tick(&engine, schedule.task, due).await {
+            match crate::jobs::store::push_tick(&engine, schedule.queue, schedule.task, due).await {
                 Ok(mine) => {
                     *last = due;
-                    if mine {
-                        maintenance.notify_one();
+                    if mine && let Some(queue) = queues.iter().find(|queue| queue.name == schedule.queue) {
+                        queue.told.notify_one();
                     }
                 }
                 Err(error) => {

@@ -18,10 +18,14 @@ const CSRF_HEADER: &str = "x-csrf-token";
 /// The longest that browsers keep a cookie; how long the session lasts is the server's to say.
 const LONGEST: u32 = 400 * 24 * 3600;
 
+/// Longer than anybody has to come back with a connection.
+const CONNECT: u32 = 15 * 60;
+
 /// The cookies of this deployment.
 pub(crate) struct Cookies {
     session: &'static str,
     csrf: &'static str,
+    connect: &'static str,
     secure: bool,
     own_origin: String,
 }
@@ -29,20 +33,29 @@ pub(crate) struct Cookies {
 impl Cookies {
     pub(crate) fn new(config: &Config) -> Self {
         let secure = config.app_env == AppEnv::Prod || config.public_url.scheme() == "https";
-        let (session, csrf) = match secure {
+        let (session, csrf, connect) = match secure {
             // The prefix makes browsers refuse a cookie that a sister domain has set.
-            true => ("__Host-alfred_session", "__Host-alfred_csrf"),
-            false => ("alfred_session", "alfred_csrf"),
+            true => ("__Host-alfred_session", "__Host-alfred_csrf", "__Host-alfred_connect"),
+            false => ("alfred_session", "alfred_csrf", "alfred_connect"),
         };
-        Self { session, csrf, secure, own_origin: config.public_url.origin().ascii_serialization() }
+        Self { session, csrf, connect, secure, own_origin: config.public_url.origin().ascii_serialization() }
     }
 
     /// The session's cookie of a request.
     pub(crate) fn session(&self, headers: &HeaderMap) -> Option<SecretString> {
-        let cookies = headers.get_all(header::COOKIE).into_iter().filter_map(|value| value.to_str().ok());
-        let mut pairs =
-            cookies.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='));
-        pairs.find(|(name, _)| *name == self.session).map(|(_, value)| value.into())
+        value(headers, self.session)
+    }
+
+    /// What tells the browser that leaves to connect a server from all others; only a whole one of ours.
+    pub(crate) fn connect(&self, headers: &HeaderMap) -> Option<SecretString> {
+        let of_ours = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+        value(headers, self.connect)
+            .filter(|value| value.expose_secret().len() == 43 && value.expose_secret().bytes().all(of_ours))
+    }
+
+    /// `Set-Cookie` of that.
+    pub(crate) fn set_connect(&self, secret: &SecretString) -> HeaderValue {
+        self.line(self.connect, secret.expose_secret(), CONNECT, "; HttpOnly")
     }
 
     /// `Set-Cookie` of a session.
@@ -110,6 +123,12 @@ impl Cookies {
         };
         if from_here { Ok(()) } else { Err(forbidden("the request comes from a page of another site")) }
     }
+}
+
+fn value(headers: &HeaderMap, wanted: &str) -> Option<SecretString> {
+    let cookies = headers.get_all(header::COOKIE).into_iter().filter_map(|value| value.to_str().ok());
+    let mut pairs = cookies.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='));
+    pairs.find(|(name, _)| *name == wanted).map(|(_, value)| value.into())
 }
 
 fn forbidden(message: &'static str) -> Error {

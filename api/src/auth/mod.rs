@@ -18,7 +18,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use shared::{
     config::Config,
     error::{Code, Error, Result},
-    identity::{self, Actor, KeyHash, Outside, Principal, SignIns},
+    identity::{self, Actor, Credential, KeyHash, Outside, Principal, SignIns},
     vault::Vault,
 };
 use sqlx::PgPool;
@@ -47,6 +47,19 @@ impl FromRequestParts<App> for Caller {
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Failure> {
         note_route(parts);
         Ok(Self(app.callers.of(parts).await?))
+    }
+}
+
+/// An authenticated caller, with which credential they showed.
+pub(crate) struct CallerBy(pub(crate) Actor, pub(crate) Credential);
+
+impl FromRequestParts<App> for CallerBy {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Failure> {
+        note_route(parts);
+        let (actor, credential) = app.callers.with_credential(parts).await?;
+        Ok(Self(actor, credential))
     }
 }
 
@@ -128,7 +141,37 @@ impl Callers {
     /// 401 without a credential or with one that is not good; 403 when it may not be used for this; those of the choice
     /// of a tenant; the database's.
     pub(crate) async fn of(&self, parts: &Parts) -> Result<Actor> {
+        Ok(self.with_credential(parts).await?.0)
+    }
+
+    /// The caller of a request, and what they showed.
+    ///
+    /// # Errors
+    /// As [`Callers::of`].
+    pub(crate) async fn with_credential(&self, parts: &Parts) -> Result<(Actor, Credential)> {
         let principal = self.principal(parts).await?;
+        let credential = principal.credential;
+        let actor = self.tenants.actor(principal, &parts.headers).await?;
+        Span::current().record("tenant_id", display(actor.tenant));
+        Ok((actor, credential))
+    }
+
+    /// The caller of a form of our own pages: its token is a field of the form, as forms cannot set headers.
+    ///
+    /// # Errors
+    /// 401 without a cookie session; 403 when nothing shows that the form is meant; those of the choice of a tenant; the
+    /// database's.
+    pub(crate) async fn of_form(&self, parts: &Parts, csrf: &str) -> Result<Actor> {
+        let cookie = self.cookies.session(&parts.headers);
+        let cookie = cookie.ok_or_else(|| Shown::Cookie(SecretString::default()).unknown())?;
+        self.cookies.must_be_own_page(parts)?;
+        if !self.sign_ins.is_csrf_token(&cookie, csrf) {
+            return Err(Error::new(Code::Forbidden, "the form is not of this session; open the page again"));
+        }
+        let found = self.by_cookie(&cookie).await?;
+        let Some(Found { principal, .. }) = found else { return Err(Shown::Cookie(cookie).unknown()) };
+        Span::current().record("user_id", display(principal.user));
+        principal.scopes.must_have(scopes::wanted(parts))?;
         let actor = self.tenants.actor(principal, &parts.headers).await?;
         Span::current().record("tenant_id", display(actor.tenant));
         Ok(actor)

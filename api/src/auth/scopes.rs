@@ -26,6 +26,8 @@ const FAMILIES: &[Family] = &[
     Family { paths: "/chat", reading: Scope::Read, changing: Scope::Chat },
     Family { paths: "/jobs/", reading: Scope::Read, changing: Scope::Chat },
     Family { paths: "/sessions", reading: Scope::Read, changing: Scope::Chat },
+    // Looking at one's connections is reading; going off to make one is not.
+    Family { paths: "/connect/", reading: Scope::Write, changing: Scope::Write },
     // A message may call any tool; the tools that write ask for `write` themselves.
     Family { paths: "/mcp", reading: Scope::Read, changing: Scope::Read },
     Family { paths: "/", reading: Scope::Read, changing: Scope::Write },
@@ -55,6 +57,7 @@ mod tests {
         assert_eq!(of("POST", "/chat"), Scope::Chat);
         assert_eq!(of("PUT", "/v1/tasks/1"), Scope::Write);
         assert_eq!(of("GET", "/v1/chats"), Scope::Read);
+        assert_eq!((of("GET", "/connect"), of("GET", "/connect/{server}")), (Scope::Read, Scope::Write));
         assert_eq!(of("GET", "/admin/settings"), Scope::Admin);
         assert_eq!(of("POST", "/api/v1/auth/keys"), Scope::Admin);
         assert_eq!(of("GET", "/api/v1/auth/sign-ins"), Scope::Admin);

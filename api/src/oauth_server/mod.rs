@@ -197,6 +197,12 @@ pub(crate) fn see_other(place: &str) -> Response {
     }
 }
 
+/// The page of ours that a sign-in goes on with, when it is not an authorization request. Never another host's.
+pub(crate) fn own_place(query: &str) -> Option<&str> {
+    let rest = query.strip_prefix("/connect")?;
+    (rest.is_empty() || rest.starts_with(['/', '?'])).then_some(query)
+}
+
 /// The browser's session, if it has a good one.
 ///
 /// # Errors

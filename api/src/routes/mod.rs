@@ -7,6 +7,8 @@ pub(crate) mod auth_sign_ins;
 pub(crate) mod batch;
 pub(crate) mod changes;
 pub(crate) mod chat;
+pub(crate) mod connect;
+pub(crate) mod connections;
 pub(crate) mod health;
 pub(crate) mod jobs;
 pub(crate) mod mcp;

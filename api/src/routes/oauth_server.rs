@@ -239,7 +239,10 @@ pub(crate) async fn sign_in(
         since,
         About { user: Some(user.id), sign_in: Some(session.sign_in), ..about },
     );
-    let mut response = oauth_server::see_other(&format!("/oauth/authorize?{}", one_line(query)));
+    let query = one_line(query);
+    let place =
+        oauth_server::own_place(&query).map_or_else(|| format!("/oauth/authorize?{query}"), str::to_owned);
+    let mut response = oauth_server::see_other(&place);
     for cookie in cookies.set(&session) {
         response.headers_mut().append(header::SET_COOKIE, cookie);
     }

@@ -50,6 +50,7 @@ async fn nobody_comes_in_without_a_credential() {
         [
             "/.well-known/jwks.json",
             "/.well-known/oauth-authorization-server",
+            "/.well-known/oauth-client/{server}",
             "/.well-known/oauth-protected-resource/mcp",
             "/api/v1/auth/login",
             "/api/v1/auth/logout",
@@ -63,6 +64,7 @@ async fn nobody_comes_in_without_a_credential() {
             "/oauth/revoke",
             "/oauth/sign-in",
             "/oauth/token",
+            "/oauth/{server}/callback",
             "/readyz"
         ]
     );

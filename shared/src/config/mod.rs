@@ -4,6 +4,7 @@
 //! process that did not start said which variable to mend.
 
 mod cache;
+mod connections;
 mod keys;
 mod limits;
 mod network;
@@ -21,6 +22,7 @@ use uuid::Uuid;
 use self::reader::Reader;
 pub use self::{
     cache::ThriftConfig,
+    connections::{ConnectionConfig, NotionIntegration},
     limits::RateLimits,
     network::Network,
     reader::ConfigError,
@@ -97,6 +99,8 @@ pub struct Config {
     pub tenants: TenantConfig,
     /// `ACCESS_TOKEN_SECONDS`, `PASSWORD_HASH_*`, `JWT_*` and the like.
     pub sign_ins: SignInConfig,
+    /// `NOTION_*`, `FEATURE_NOTION_*` and `OAUTH_TIMEOUT_SECONDS`.
+    pub connections: ConnectionConfig,
     /// Whose `X-Forwarded-For` is believed.
     pub trusted_proxies: Vec<Network>,
     /// `OUTBOUND_ALLOW`: private addresses that what others name may lead us to.
@@ -216,6 +220,7 @@ fn read(reader: &mut Reader<'_>) -> Option<Config> {
     let default_tenant = reader.optional("DEFAULT_TENANT_ID", "a uuid").map_or(DEFAULT_TENANT, TenantId);
     let tenants = tenants::read(reader, production);
     let sign_ins = sign_ins::read(reader, production, public_url.as_ref(), &mut warnings);
+    let connections = connections::read(reader, public_url.as_ref());
     let log_level = reader.text("LOG_LEVEL").unwrap_or_default().to_owned();
     if tracing_subscriber::EnvFilter::try_new(&log_level).is_err() {
         reader.refuse("LOG_LEVEL", format!("{log_level:?} is not a level or a list of directives"));
@@ -245,6 +250,7 @@ fn read(reader: &mut Reader<'_>) -> Option<Config> {
         default_tenant,
         tenants: tenants?,
         sign_ins,
+        connections: connections?,
         trusted_proxies: reader.list("TRUSTED_PROXIES", "an address or a network such as 10.0.0.0/8"),
         outbound_allow: reader.list("OUTBOUND_ALLOW", "an address or a network such as 10.0.0.0/8"),
         db_pool_max: reader.number("DB_POOL_MAX", 3, 1000),

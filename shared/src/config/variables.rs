@@ -71,6 +71,18 @@ groups! {
         WORKOS_API_KEY = "", "Users of the outside issuer get their memberships from the WorkOS API with this key. Unset: from the database.";
         WORKOS_API_URL = "https://api.workos.com", "Where that API is.";
     }
+    "Connections" {
+        FEATURE_NOTION_HOSTED_MCP = "off", "on (or true): people can connect Notion's own MCP server.";
+        NOTION_MCP_URL = "https://mcp.notion.com/mcp", "Where that server is.";
+        FEATURE_NOTION_SELF_HOST_FALLBACK = "off", "on (or true): people can connect Notion through a self-hosted MCP server too. Needs its address, and the integration's id and secret.";
+        NOTION_SELF_HOST_URL = "", "Where the self-hosted Notion MCP server is.";
+        NOTION_SELF_HOST_TOKEN = "", "The token that it wants of its clients. Unset: none.";
+        NOTION_CLIENT_ID = "", "The integration that is registered with Notion: its OAuth client id.";
+        NOTION_CLIENT_SECRET = "", "Its OAuth client secret.";
+        NOTION_REDIRECT_URI = "", "Its redirect URI. Unset: PUBLIC_URL/oauth/notion-self-hosted/callback.";
+        NOTION_API_URL = "https://api.notion.com", "Where Notion's API is.";
+        OAUTH_TIMEOUT_SECONDS = "10", "How long an authorization server has to answer.";
+    }
     "PostgreSQL" {
         DB_URL = "", "Required. Requests run on it under row-level security. postgresql+driver:// is accepted; a login that is not alfred_app takes that role on.";
         DB_ENGINE_URL = "", "Scheduling across tenants, as alfred_engine: a direct connection, no transaction pooler. Unset: DB_URL.";

@@ -10,16 +10,18 @@ use ulid::Ulid;
 
 use crate::{
     error::{Error, Result},
-    ids::{ConversationId, TenantId, TurnId, UserId},
+    ids::{ConnectionId, ConversationId, TenantId, TurnId, UserId},
 };
 
 /// Tickets for turns that are ready to run.
 pub const CHAT_TURNS: &str = "chat-turns";
+/// Refreshing the tokens of connections, and finding out which are due.
+pub const CONNECTION_REFRESH: &str = "connection-refresh";
 /// Retention, partitions, roll-ups.
 pub const MAINTENANCE: &str = "maintenance";
 
 /// Every queue, sorted.
-pub const QUEUES: &[&str] = &[CHAT_TURNS, MAINTENANCE];
+pub const QUEUES: &[&str] = &[CHAT_TURNS, CONNECTION_REFRESH, MAINTENANCE];
 
 /// What a chat-turns ticket says. Which turn it was written for is for people who look; any ready turn may be claimed.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -28,7 +30,15 @@ pub struct TurnTicket {
     pub turn: TurnId,
 }
 
-/// What a maintenance ticket says: one firing of one schedule.
+/// What a connection-refresh ticket says: whose connection is due.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefreshTicket {
+    pub tenant: TenantId,
+    pub user: UserId,
+    pub connection: ConnectionId,
+}
+
+/// What a ticket of a schedule says, in whatever queue: one firing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MaintenanceTicket {
     /// The schedule's name.
@@ -63,16 +73,31 @@ pub async fn push_turn_later(connection: &mut PgConnection, turn: TurnId, delay:
     push(connection, CHAT_TURNS, ticket).await
 }
 
-/// Writes one firing of a schedule; false when another process has written this tick already.
+/// Writes a ticket for a connection that is due; false when this tick has one already.
 ///
 /// # Errors
 /// The database's.
-pub async fn push_tick(connection: &mut PgConnection, task: &str, tick: i64) -> Result<bool> {
+pub async fn push_refresh(connection: &mut PgConnection, ticket: &RefreshTicket, tick: i64) -> Result<bool> {
+    let task = TaskBuilder::new(serde_json::to_vec(ticket)?)
+        .max_attempts(1)
+        .idempotency_key(format!("{}:{tick}", ticket.connection));
+    push_once(connection, CONNECTION_REFRESH, task).await
+}
+
+/// Writes one firing of a schedule of this queue; false when another process has written this tick already.
+///
+/// # Errors
+/// The database's.
+pub async fn push_tick(connection: &mut PgConnection, queue: &str, task: &str, tick: i64) -> Result<bool> {
     let ticket = MaintenanceTicket { task: task.to_owned() };
     let ticket = TaskBuilder::new(serde_json::to_vec(&ticket)?)
         .max_attempts(1)
         .idempotency_key(format!("{task}:{tick}"));
-    match push(connection, MAINTENANCE, ticket).await {
+    push_once(connection, queue, ticket).await
+}
+
+async fn push_once(connection: &mut PgConnection, queue: &str, ticket: TaskBuilder<Vec<u8>>) -> Result<bool> {
+    match push(connection, queue, ticket).await {
         Ok(()) => Ok(true),
         Err(error) if is_duplicate(&error) => Ok(false),
         Err(error) => Err(error),

@@ -4,6 +4,7 @@
 //! Invariant: the address that was checked is the one that is connected to, because the check is the resolver.
 
 mod address;
+mod exchange;
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
@@ -13,6 +14,7 @@ use serde_json::Value;
 use tokio::sync::OnceCell;
 use url::{Host, Url};
 
+pub use self::exchange::{Incoming, Outgoing, Unanswered};
 use crate::{
     config::Network,
     error::{Error, Result},

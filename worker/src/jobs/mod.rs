@@ -1,7 +1,8 @@
-//! Maintenance: partitions, retention [Q4], done tickets, header secrets and what deleted tenants leave behind. Everything is deleted in chunks of well under a second, so
+//! What tickets have done. Maintenance: partitions, retention [Q4], done tickets, header secrets and what deleted tenants leave behind. Everything is deleted in chunks of well under a second, so
 //! that no transaction holds up the change feed or vacuum.
 
 pub(crate) mod compaction;
+pub(crate) mod refresh;
 pub(crate) mod store;
 
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
@@ -12,6 +13,7 @@ use futures::FutureExt;
 use serde_json::Value;
 use shared::{
     Error,
+    connections::Connections,
     tenancy::{
         control,
         secrets::{self, Rotated, SecretStore},
@@ -36,18 +38,27 @@ pub(crate) struct Upkeep {
     pub(crate) vault: Vault,
     /// Sums up old turns; none where there is no model for it.
     pub(crate) compactor: Option<compaction::Compactor>,
+    pub(crate) connections: Connections,
     /// Where new header secrets are put; without one they wait to be fetched.
     pub(crate) secret_store: Option<Arc<dyn SecretStore>>,
 }
 
-/// Runs a maintenance task. Time-outs and panics are caught in here: the queue's own layers would leave its row running
-/// for ever.
+/// Runs a task of a schedule.
 pub(crate) async fn run_guarded(task: &str, upkeep: &Upkeep) -> Result<(), BoxDynError> {
-    let work = AssertUnwindSafe(run(task, upkeep)).catch_unwind();
+    guarded(task, run(task, upkeep)).await
+}
+
+/// Time-outs and panics are caught in here: the queue's own layers would leave its row running for ever. A failure is in the
+/// queue's row, for people who look.
+pub(crate) async fn guarded(
+    task: &str,
+    work: impl Future<Output = Result<(), Error>>,
+) -> Result<(), BoxDynError> {
+    let work = AssertUnwindSafe(work).catch_unwind();
     match tokio::time::timeout(LIMIT, work).await {
         Ok(Ok(Ok(()))) => Ok(()),
         Ok(Ok(Err(error))) => {
-            tracing::warn!(task, error = %error, "a maintenance task failed; its next tick tries again");
+            tracing::warn!(task, error = %error, "a task failed; its next tick tries again");
             Err(AbortError::new(error).into())
         }
         Ok(Err(_)) => Err(AbortError::new(Error::internal("the task panicked")).into()),
@@ -74,6 +85,12 @@ pub(crate) async fn compact_guarded(ticket: Value, upkeep: &Upkeep) -> Result<()
 async fn run(task: &str, upkeep: &Upkeep) -> Result<(), Error> {
     let engine = &upkeep.engine;
     match task {
+        "connections" => {
+            let written = refresh::write_tickets(engine).await?;
+            if written > 0 {
+                tracing::info!(written, "connections are due");
+            }
+        }
         "deleted-tenants" => {
             let rows = control::erase_deleted(engine, CHUNK).await?;
             if rows > 0 {

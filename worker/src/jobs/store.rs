@@ -1,6 +1,9 @@
 //! SQL of maintenance. As the engine; partitions go through audited functions of the owner.
 
-use shared::{Error, jobs};
+use shared::{
+    Error,
+    jobs::{self, RefreshTicket},
+};
 use sqlx::PgPool;
 
 /// One sort of row that expires.
@@ -22,6 +25,11 @@ pub(crate) const DELETIONS: &[Deletion] = &[
         what: "expired sessions",
         sql: "delete from user_sessions where (tenant_id, id) in (
                 select tenant_id, id from user_sessions where expires_at < now() - interval '1 day' limit $1)",
+    },
+    Deletion {
+        what: "ways to authorization servers that nobody came back from",
+        sql: "delete from oauth_flows where (tenant_id, id) in (
+                select tenant_id, id from oauth_flows where expires_at < now() limit $1)",
     },
     Deletion {
         what: "steps of turns that ended over 30 days ago",
@@ -79,9 +87,14 @@ pub(crate) const DELETIONS: &[Deletion] = &[
     },
 ];
 
-pub(crate) async fn push_tick(engine: &PgPool, task: &str, tick: i64) -> Result<bool, Error> {
+pub(crate) async fn push_tick(engine: &PgPool, queue: &str, task: &str, tick: i64) -> Result<bool, Error> {
     let mut connection = engine.acquire().await?;
-    jobs::push_tick(&mut connection, task, tick).await
+    jobs::push_tick(&mut connection, queue, task, tick).await
+}
+
+pub(crate) async fn push_refresh(engine: &PgPool, ticket: &RefreshTicket, tick: i64) -> Result<bool, Error> {
+    let mut connection = engine.acquire().await?;
+    jobs::push_refresh(&mut connection, ticket, tick).await
 }
 
 pub(crate) async fn make_partitions(engine: &PgPool, days: i32) -> Result<i64, Error> {

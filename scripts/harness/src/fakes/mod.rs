@@ -1,4 +1,5 @@
 //! Stand-ins for what lies beyond us, each speaking its real wire format on loopback.
 
 pub mod model;
+pub mod oauth;
 pub mod outside;

@@ -7,6 +7,7 @@ mod approvals;
 mod busy;
 mod cancel;
 mod chat;
+mod connections;
 mod fairness;
 mod idempotency;
 mod lost_replies;

@@ -76,7 +76,7 @@ pub async fn set_role(tx: &mut TenantTx, admin: &AdminActor, user: UserId, role:
     store::one(tx, user).await?.ok_or_else(no_such_member)
 }
 
-/// Removes a member with their keys of this tenant. What they made stays the tenant's.
+/// Removes a member with their keys and connections of this tenant. What they made stays the tenant's.
 ///
 /// # Errors
 /// 404 when there is no such member; 409 when they are the last admin; the database's.

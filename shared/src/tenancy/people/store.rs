@@ -98,6 +98,8 @@ pub(super) async fn remove(tx: &mut TenantTx, user: UserId) -> Result<()> {
         .bind(user)
         .execute(tx.connection())
         .await?;
+    // Their accounts at other services are theirs, not even an admin's: a function deletes them unseen.
+    sqlx::query("select connections_forget($1)").bind(user).execute(tx.connection()).await?;
     sqlx::query("delete from memberships where tenant_id = $1 and user_id = $2")
         .bind(tenant)
         .bind(user)
