@@ -13,6 +13,7 @@ use shared::{
     events::Hub,
     identity::{SignInSettings, SignIns},
     mcp::authorization::AuthorizationServer,
+    model::{self, embeddings::Embedder},
     outbound::Outbound,
     sessions::{LastAccessed, Sessions, TokenKeys},
     telemetry::Recorder,
@@ -107,6 +108,7 @@ pub async fn start_with_entities(config: Config, entities: &'static [EntityDef])
         changes,
         mcp: mcp::Endpoint::new(&config, &shared::workspace::tools_of(entities)),
         tools: shared::workspace::turn_tools(),
+        embedder: embedder(&config)?,
         oauth: config
             .sign_ins
             .outside_issuer
@@ -172,6 +174,13 @@ fn sign_in_settings(config: &Config) -> SignInSettings {
         idle_days: config.sign_ins.idle_days,
         password_cost: config.sign_ins.password_cost,
     }
+}
+
+/// Without a model of embeddings no client is made: reading the machine's certificates takes long.
+fn embedder(config: &Config) -> anyhow::Result<Option<Embedder>> {
+    let Some(embeddings) = &config.embeddings else { return Ok(None) };
+    let http = model::http::client(|builder| builder).context("the HTTP client for embeddings")?;
+    Ok(Some(Embedder::new(embeddings, &http)?))
 }
 
 fn options(url: &SecretString, variable: &str, role: DbRole) -> anyhow::Result<PgConnectOptions> {

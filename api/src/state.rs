@@ -4,8 +4,8 @@ use std::{ops::Deref, sync::Arc};
 
 use shared::{
     bell::Bell, config::Config, connections::Connections, db::TenantDb, events::Hub,
-    mcp::authorization::AuthorizationServer, sessions::LastAccessed, tools::ToolDef, turns::Turns,
-    vault::Vault, workspace::changes::ChangeHub,
+    mcp::authorization::AuthorizationServer, model::embeddings::Embedder, sessions::LastAccessed,
+    tools::ToolDef, turns::Turns, vault::Vault, workspace::changes::ChangeHub,
 };
 use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
@@ -30,6 +30,8 @@ pub(crate) struct Parts {
     pub(crate) tools: Vec<ToolDef>,
     pub(crate) callers: Callers,
     pub(crate) mcp: mcp::Endpoint,
+    /// Says what queries mean; none where no model of embeddings is set up.
+    pub(crate) embedder: Option<Embedder>,
     /// Lets programs in; none where an outside issuer does.
     pub(crate) oauth: Option<AuthorizationServer>,
     /// People's accounts at other services.

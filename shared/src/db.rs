@@ -168,11 +168,29 @@ pub async fn migrate(owner: &PgPool) -> Result<()> {
     sqlx::query("select pg_advisory_lock(7041)").execute(&mut *guard).await?;
     let outcome = async {
         apalis_sql::PostgresStorage::setup(owner).await.map_err(Error::internal)?;
-        MIGRATIONS.run(owner).await.map_err(Error::internal)
+        MIGRATIONS.run(owner).await.map_err(Error::internal)?;
+        with_vectors(&mut guard).await
     }
     .await;
     sqlx::query("select pg_advisory_unlock(7041)").execute(&mut *guard).await?;
     outcome
+}
+
+/// Asks for the extension that compares vectors, each time, as a server may get it later. Without it, or without the right
+/// to have it, search by meaning does with less.
+async fn with_vectors(owner: &mut PgConnection) -> Result<()> {
+    sqlx::raw_sql(
+        "do $$ begin
+           if exists (select from pg_available_extensions where name = 'vector') then
+             create extension if not exists vector schema public;
+           end if;
+         exception when insufficient_privilege then
+           raise notice 'the extension vector is there, but this role may not create it';
+         end $$",
+    )
+    .execute(owner)
+    .await?;
+    Ok(())
 }
 
 /// Our migrations, embedded.
@@ -185,6 +203,7 @@ pub struct TenantDb {
     begin: &'static str,
     counters: Arc<Counters>,
     announce: Announce,
+    named: Option<Box<Actor>>,
 }
 
 /// Tells the other processes that items of a tenant changed.
@@ -194,13 +213,18 @@ impl TenantDb {
     /// Over the pool of the app role.
     #[must_use]
     pub fn new(app: PgPool, counters: Arc<Counters>) -> Self {
-        Self { begin: begin_of(&app), app, counters, announce: Arc::new(|_| ()) }
+        Self { begin: begin_of(&app), app, counters, announce: Arc::new(|_| ()), named: None }
     }
 
     /// The same, and after each commit that changed items `announce` is called with the tenant.
     #[must_use]
     pub fn announcing(self, announce: impl Fn(TenantId) + Send + Sync + 'static) -> Self {
         Self { announce: Arc::new(announce), ..self }
+    }
+
+    /// The same, with every transaction disguised: see [`TenantTx::disguised`].
+    pub(crate) fn disguised(self, named: &Actor) -> Self {
+        Self { named: Some(Box::new(named.clone())), ..self }
     }
 
     /// Short ids.
@@ -232,10 +256,11 @@ impl TenantDb {
         let tx = self.app.begin_with(AssertSqlSafe(begin)).await?;
         Ok(TenantTx {
             tx,
-            actor: actor.clone(),
+            actor: self.named.as_deref().unwrap_or(actor).clone(),
             counters: Arc::clone(&self.counters),
             changed_items: false,
             announce: Arc::clone(&self.announce),
+            brought: http::Extensions::new(),
         })
     }
 }
@@ -248,6 +273,7 @@ pub struct TenantTx {
     counters: Arc<Counters>,
     changed_items: bool,
     announce: Announce,
+    brought: http::Extensions,
 }
 
 impl TenantTx {
@@ -261,6 +287,17 @@ impl TenantTx {
     /// security holds by itself.
     pub(crate) fn disguised(self, actor: &Actor) -> Self {
         Self { actor: actor.clone(), ..self }
+    }
+
+    /// What was fetched from beyond the database before this transaction began, for whoever runs in it; by type.
+    #[must_use]
+    pub fn brought(&self) -> &http::Extensions {
+        &self.brought
+    }
+
+    /// Brings such a thing along.
+    pub fn bring<T: Clone + Send + Sync + 'static>(&mut self, thing: T) {
+        self.brought.insert(thing);
     }
 
     /// The connection, for stores.

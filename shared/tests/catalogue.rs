@@ -7,6 +7,7 @@ use shared::testing::TestDb;
 /// Tables that belong to no tenant: people of the deployment and how they sign in, tenants themselves, processes.
 const WITHOUT_TENANT: &[&str] = &[
     "_sqlx_migrations",
+    "embedding_models",
     "oauth_clients",
     "oauth_codes",
     "outside_identities",

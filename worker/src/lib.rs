@@ -24,7 +24,7 @@ use shared::{
     counters::Counters,
     db::{self, DbRole, TenantDb},
     events::EventLog,
-    model,
+    model::{self, embeddings::Embedder},
     outbound::Outbound,
     sessions::{Sessions, TokenKeys},
     tenancy::secrets::{Folder, SecretStore},
@@ -38,7 +38,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     engine::{Contact, Engine, Settings},
-    jobs::Upkeep,
+    jobs::{Upkeep, embeddings::Embedding},
     queues::Handling,
     supervisor::{Role, Supervisor},
 };
@@ -104,7 +104,11 @@ pub async fn start(config: Config, extras: Extras) -> anyhow::Result<Running> {
     let engine_pool = db::pool(engine_options.clone(), config.db_pool_max);
     let counters = Arc::new(Counters::start(db::relaxed_pool(engine_options.clone())));
     let app_pool = db::pool(app, config.db_pool_max);
-    let bell = Bell::start(listen, &engine_pool, &[Channel::Work, Channel::Cancel, Channel::Cache]);
+    let mut channels = vec![Channel::Work, Channel::Cancel, Channel::Cache];
+    if config.embeddings.is_some() && !extras.solo {
+        channels.push(Channel::Changes);
+    }
+    let bell = Bell::start(listen, &engine_pool, &channels);
     let rung = bell.clone();
     let tenants =
         TenantDb::new(app_pool.clone(), counters).announcing(move |tenant| rung.ring(Ring::Changes(tenant)));
@@ -123,6 +127,7 @@ pub async fn start(config: Config, extras: Extras) -> anyhow::Result<Running> {
         servers: None,
         forget: None,
     });
+    let items = tenants.clone();
     let turns = Turns::new(
         tenants,
         engine_pool.clone(),
@@ -142,6 +147,8 @@ pub async fn start(config: Config, extras: Extras) -> anyhow::Result<Running> {
         (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
     let cache =
         ToolCache::start(config.cache, cache_tenants, engine_pool.clone(), bell.clone(), killed.clone());
+    let embedder =
+        config.embeddings.as_ref().map(|embeddings| Embedder::new(embeddings, &http)).transpose()?;
     let mut tools = shared::workspace::turn_tools();
     tools.extend(extras.tools);
     tools.extend(extras.cached_tools.map(|make| make(&cache)).unwrap_or_default());
@@ -182,7 +189,7 @@ pub async fn start(config: Config, extras: Extras) -> anyhow::Result<Running> {
         let pools = vec![("app", app_pool), ("engine", engine_pool.clone())];
         spawn(Box::pin(metrics.serve(pools)));
     }
-    spawn(Box::pin(hear(bell, Arc::clone(&engine.wake), chat_turns, stopping.clone())));
+    spawn(Box::pin(hear(bell.clone(), Arc::clone(&engine.wake), chat_turns, stopping.clone())));
     if !extras.solo {
         // Pools of their own: the queues must not wait for turns, nor turns for the queues.
         let queue_pool = db::pool(engine_options, 3);
@@ -194,8 +201,22 @@ pub async fn start(config: Config, extras: Extras) -> anyhow::Result<Running> {
             connections,
             compactor: jobs::compaction::Compactor::new(engine.turns.clone(), &engine.models, &config.thrift),
             secret_store: folder.map(|folder| Arc::new(Folder(folder)) as Arc<dyn SecretStore>),
+            embedding: embedder.map(|embedder| Embedding { embedder, tenants: items }),
         };
+        let embeds = upkeep.embedding.as_ref().map(|embedding| embedding.embedder.name().to_owned());
+        let to_embed = told(shared::jobs::EMBEDDINGS).unwrap_or_default();
+        let (looking, stopped) = (engine_pool.clone(), stopping.clone());
+        let is_embedding = embeds.is_some();
+        spawn(Box::pin(async move {
+            jobs::embeddings::announce(looking.clone(), embeds, stopped.clone()).await;
+            if is_embedding {
+                jobs::embeddings::watch(looking, bell, to_embed, stopped).await;
+            }
+        }));
         for queue in queues {
+            if queue.name == shared::jobs::EMBEDDINGS && !is_embedding {
+                continue;
+            }
             let handling = Handling {
                 claim: Arc::clone(&engine.wake),
                 upkeep: upkeep.clone(),

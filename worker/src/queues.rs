@@ -7,7 +7,9 @@ use apalis::prelude::*;
 use apalis_sql::{Config as QueueConfig, PostgresStorage};
 use futures::StreamExt;
 use serde_json::Value;
-use shared::jobs::{CHAT_TURNS, CONNECTION_REFRESH, MAINTENANCE, MaintenanceTicket, RefreshTicket};
+use shared::jobs::{
+    CHAT_TURNS, CONNECTION_REFRESH, EMBEDDINGS, MAINTENANCE, MaintenanceTicket, RefreshTicket,
+};
 use sqlx::PgPool;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -58,6 +60,13 @@ pub(crate) fn queues() -> Vec<Queue> {
         Queue {
             name: CONNECTION_REFRESH,
             batch: 8,
+            quiet: Duration::from_millis(100),
+            slow: Duration::from_secs(30),
+            told: Arc::default(),
+        },
+        Queue {
+            name: EMBEDDINGS,
+            batch: 1,
             quiet: Duration::from_millis(100),
             slow: Duration::from_secs(30),
             told: Arc::default(),

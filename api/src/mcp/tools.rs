@@ -14,6 +14,7 @@ use shared::{
     identity::Scope,
     tenancy::{self, Policy},
     tools::{Effect, ToolDef, ToolOutput, ToolRun},
+    workspace,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -128,7 +129,12 @@ async fn prepare(call: &Call, tool: &ToolDef, arguments: &Value) -> Result<(Tena
     if tool.effect != Effect::Read {
         call.actor.must_have(Scope::Write)?;
     }
+    // Before the transaction begins, which must not wait for a model.
+    let meaning = workspace::meaning_of_call(call.app.embedder.as_ref(), &tool.name, arguments).await?;
     let mut tx = call.app.tenants.begin(&call.actor).await?;
+    if let Some(meaning) = meaning {
+        tx.bring(meaning);
+    }
     // `ask` is for turns, where nobody may be watching: a client of MCP has its user in front of it.
     if tenancy::policies(&mut tx).await?.get(&*tool.name) == Some(&Policy::Deny) {
         let sentence = format!("{} is not allowed in this workspace: an admin has denied it", tool.name);

@@ -1,9 +1,12 @@
-//! Full-text search over all entities [W7].
+//! Search over all entities, by words and by meaning [W7].
 
 use axum::{Json as JsonAnswer, extract::State};
 use chrono::{DateTime, Utc};
 use serde::Deserialize;
-use shared::workspace::search::{self, Found, Query};
+use shared::{
+    error::Error,
+    workspace::search::{self, Found, Meaning, Mode, Query},
+};
 use utoipa::ToSchema;
 
 use crate::{
@@ -32,8 +35,11 @@ pub(crate) struct SearchQuery {
     /// How many results at most; 20 unless given.
     #[param(minimum = 1, maximum = 100)]
     limit: Option<usize>,
-    /// `nextCursor` of the page before, with the same query.
+    /// `nextCursor` of the page before, with the same query; for the mode text.
     cursor: Option<String>,
+    /// `text` looks for the words and is the default, `semantic` for what they mean, `hybrid` for both. The latter two
+    /// need a model of embeddings, and have one page.
+    mode: Option<String>,
 }
 
 /// A page of results.
@@ -76,7 +82,9 @@ pub(crate) struct SearchResult {
     responses(
         (status = 200, description = "The results", body = SearchPage),
         (status = 400, description = "A parameter is missing or cannot be read", body = ErrorBody),
-        (status = 422, description = "A parameter is not acceptable", body = ErrorBody),
+        (status = 422, description = "A parameter is not acceptable, or the mode needs a model that is not set up", body = ErrorBody),
+        (status = 503, description = "The model of embeddings is not available; the mode text is", body = ErrorBody),
+        (status = 504, description = "The model of embeddings took too long; the mode text needs none", body = ErrorBody),
     )
 )]
 pub(crate) async fn get_search(
@@ -85,6 +93,9 @@ pub(crate) async fn get_search(
     Parameters(query): Parameters<SearchQuery>,
 ) -> Answer<JsonAnswer<Found>> {
     let kinds = query.kinds.as_deref().unwrap_or_default().split(',').map(str::trim);
+    let mode = query.mode.as_deref().map_or(Ok(Mode::Text), Mode::from_word).map_err(Error::from)?;
+    // Before the transaction begins, which must not wait for a model.
+    let meaning = Meaning::of(app.embedder.as_ref(), mode, &query.q).await?;
     let query = Query {
         text: query.q,
         kinds: kinds.filter(|kind| !kind.is_empty()).map(str::to_owned).collect(),
@@ -92,6 +103,8 @@ pub(crate) async fn get_search(
         include_archived: query.include_archived,
         limit: query.limit,
         cursor: query.cursor,
+        mode,
+        meaning,
     };
     let mut tx = app.tenants.begin(&actor).await?;
     let found = search::search(&mut tx, &query).await?;

@@ -38,6 +38,10 @@ async fn what_cannot_be_searched_is_refused() {
         ("q=x&limit=0", 422),
         ("q=x&kinds=dogs", 422),
         ("q=x&status=asleep", 422),
+        ("q=x&mode=telepathic", 422),
+        // Without a model of embeddings.
+        ("q=x&mode=semantic", 422),
+        ("q=x&mode=hybrid", 422),
     ] {
         app.get(MEMBER, &format!("/v1/search?{query}")).await.is_error(status, "APP-4XX-VALIDATION");
     }

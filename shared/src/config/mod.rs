@@ -5,6 +5,7 @@
 
 mod cache;
 mod connections;
+mod embeddings;
 mod keys;
 mod limits;
 mod network;
@@ -33,7 +34,7 @@ pub use self::{
 use crate::{
     cache::CacheSettings,
     ids::TenantId,
-    model::{self, ModelConfig, ModelId, Provider},
+    model::{self, ModelConfig, ModelId, Provider, embeddings::EmbeddingConfig},
 };
 
 /// The tenant of `API_KEY`, unless `DEFAULT_TENANT_ID` names another.
@@ -122,6 +123,8 @@ pub struct Config {
     pub thrift: ThriftConfig,
     /// `CACHE_*`
     pub cache: CacheSettings,
+    /// `EMBEDDING_*`: none switches search by meaning off.
+    pub embeddings: Option<EmbeddingConfig>,
 
     /// The first of the ports that a worker tries for its metrics; none is no metrics.
     pub worker_metrics_port: Option<u16>,
@@ -235,6 +238,7 @@ fn read(reader: &mut Reader<'_>) -> Option<Config> {
     let db_engine_url = reader.database("DB_ENGINE_URL").or_else(|| db_url.clone());
     let db_owner_url = reader.database("DB_OWNER_URL").or_else(|| db_url.clone());
     let db_listen_url = reader.database("DB_LISTEN_URL").or_else(|| db_engine_url.clone());
+    let model = model(reader);
     Some(Config {
         app_env,
         app_host,
@@ -254,7 +258,8 @@ fn read(reader: &mut Reader<'_>) -> Option<Config> {
         trusted_proxies: reader.list("TRUSTED_PROXIES", "an address or a network such as 10.0.0.0/8"),
         outbound_allow: reader.list("OUTBOUND_ALLOW", "an address or a network such as 10.0.0.0/8"),
         db_pool_max: reader.number("DB_POOL_MAX", 3, 1000),
-        model: model(reader),
+        embeddings: embeddings::read(reader, model.openai_api_key.as_ref()),
+        model,
         model_retries: reader.number("MODEL_RETRIES", 0, 20),
         model_retry_base: reader.milliseconds("MODEL_RETRY_BASE_MS", 0, 60_000),
         context_budget_tokens: reader.number("CONTEXT_BUDGET_TOKENS", 1000, 100_000_000),
@@ -423,6 +428,19 @@ mod tests {
             ["APP_PORT", "MODEL_PROVIDER"]
         );
         read(&[DB, ("MODEL_PROVIDER", "openai"), ("OPENAI_API_KEY", "k")]).unwrap();
+    }
+
+    #[test]
+    fn a_model_of_embeddings_needs_an_address_or_a_key() {
+        let provider = |name| ("EMBEDDING_PROVIDER", name);
+        assert_eq!(refused(&[provider("openai")]), ["EMBEDDING_API_KEY"]);
+        assert_eq!(refused(&[provider("openai-compatible")]), ["EMBEDDING_BASE_URL", "EMBEDDING_MODEL"]);
+        assert_eq!(refused(&[provider("anthropic")]), ["EMBEDDING_PROVIDER"]);
+        assert_eq!(refused(&[("EMBEDDING_MODEL", "m")]), ["EMBEDDING_MODEL"]);
+        assert_eq!(refused(&[("EMBEDDING_DIMENSIONS", "0")]), ["EMBEDDING_DIMENSIONS"]);
+        assert!(read(&[DB]).unwrap().embeddings.is_none());
+        let config = read(&[DB, provider("openai"), ("OPENAI_API_KEY", "k")]).unwrap().embeddings.unwrap();
+        assert_eq!(config.model, "text-embedding-3-small");
     }
 
     #[test]

@@ -117,6 +117,13 @@ groups! {
         CACHE_NOTION_PAGE_TTL_SECONDS = "86400", "The same of a Notion page that was edited in the 24 hours before it was read; an older one has the default.";
         CACHE_NOTION_SEARCH_TTL_SECONDS = "14400", "The same of a Notion search.";
     }
+    "Search by meaning" {
+        EMBEDDING_PROVIDER = "", "openai or openai-compatible (the /embeddings of Ollama, vLLM, LM Studio and others): items are searched by meaning as well, and their text is sent there. Unset: off.";
+        EMBEDDING_BASE_URL = "", "Where it is. Required with openai-compatible.";
+        EMBEDDING_MODEL = "", "Unset: text-embedding-3-small for openai; required with openai-compatible. Another model embeds all items again.";
+        EMBEDDING_DIMENSIONS = "", "Asked of the model; unset leaves it to the model.";
+        EMBEDDING_API_KEY = "", "Unset: OPENAI_API_KEY for openai, none for openai-compatible.";
+    }
     "Turns" {
         WORKER_METRICS_PORT = "", "Where a worker answers GET /metrics and /healthz, on APP_HOST; the next of 32 ports when others have it, so all workers of a machine may be given the same. Unset: nowhere.";
         WORKER_CONCURRENCY = "1000", "The most turns that one worker process runs at once.";

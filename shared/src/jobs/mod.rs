@@ -17,11 +17,13 @@ use crate::{
 pub const CHAT_TURNS: &str = "chat-turns";
 /// Refreshing the tokens of connections, and finding out which are due.
 pub const CONNECTION_REFRESH: &str = "connection-refresh";
+/// Items whose meaning a model has to tell.
+pub const EMBEDDINGS: &str = "embeddings";
 /// Retention, partitions, roll-ups.
 pub const MAINTENANCE: &str = "maintenance";
 
 /// Every queue, sorted.
-pub const QUEUES: &[&str] = &[CHAT_TURNS, CONNECTION_REFRESH, MAINTENANCE];
+pub const QUEUES: &[&str] = &[CHAT_TURNS, CONNECTION_REFRESH, EMBEDDINGS, MAINTENANCE];
 
 /// What a chat-turns ticket says. Which turn it was written for is for people who look; any ready turn may be claimed.
 #[derive(Debug, Clone, Serialize, Deserialize)]

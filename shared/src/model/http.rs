@@ -72,6 +72,29 @@ impl Endpoint {
         Ok(Events::new(response, self))
     }
 
+    /// Posts the body and gives the whole answer, of this size at most, or what the refusal means.
+    pub(super) async fn fetch(&self, body: String, largest: usize) -> Result<Vec<u8>, ModelError> {
+        let asking = async {
+            let request = self.http.post(self.url.clone()).headers(self.headers.clone());
+            let request = request.header(CONTENT_TYPE, "application/json").body(body);
+            let mut response = request.send().await.map_err(|error| self.not_reached(error))?;
+            if response.status() != StatusCode::OK {
+                return Err(self.refused(response).await);
+            }
+            let mut answer = Vec::new();
+            while let Some(chunk) =
+                response.chunk().await.map_err(|_| self.truncated("broke off its answer"))?
+            {
+                if answer.len() + chunk.len() > largest {
+                    return Err(self.truncated("answered more than can be read"));
+                }
+                answer.extend_from_slice(&chunk);
+            }
+            Ok(answer)
+        };
+        tokio::time::timeout(self.idle_timeout, asking).await.unwrap_or_else(|_| Err(self.silent()))
+    }
+
     fn not_reached(&self, error: reqwest::Error) -> ModelError {
         let (kind, what) = if error.is_timeout() {
             (ModelErrorKind::Timeout, "did not accept a connection in time")

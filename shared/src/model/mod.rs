@@ -8,6 +8,7 @@
 
 mod anthropic;
 mod config;
+pub mod embeddings;
 mod error;
 pub mod http;
 mod id;

@@ -111,6 +111,12 @@ pub fn disguise(tx: TenantTx, named: &Actor) -> TenantTx {
     tx.disguised(named)
 }
 
+/// The same of every transaction that is begun here.
+#[must_use]
+pub fn disguise_all(db: &TenantDb, named: &Actor) -> TenantDb {
+    db.clone().disguised(named)
+}
+
 fn read(url: &str, role: DbRole) -> PgConnectOptions {
     db::options(url, role, "test").expect("the cluster's URL was read before")
 }

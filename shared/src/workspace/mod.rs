@@ -11,6 +11,7 @@ pub mod batch;
 pub mod changes;
 mod cursor;
 mod definition;
+pub mod embeddings;
 pub mod entities;
 pub mod items;
 mod payload;
@@ -26,4 +27,4 @@ pub use definition::{
 };
 pub use entities::{ENTITIES, definition};
 pub use schema::Problem;
-pub use tools::{tools, tools_of, turn_tools};
+pub use tools::{meaning_of_call, tools, tools_of, turn_tools};

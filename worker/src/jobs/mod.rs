@@ -2,6 +2,7 @@
 //! that no transaction holds up the change feed or vacuum.
 
 pub(crate) mod compaction;
+pub(crate) mod embeddings;
 pub(crate) mod refresh;
 pub(crate) mod store;
 
@@ -41,6 +42,8 @@ pub(crate) struct Upkeep {
     pub(crate) connections: Connections,
     /// Where new header secrets are put; without one they wait to be fetched.
     pub(crate) secret_store: Option<Arc<dyn SecretStore>>,
+    /// What embeds items; without it nothing is on that list.
+    pub(crate) embedding: Option<embeddings::Embedding>,
 }
 
 /// Runs a task of a schedule.
@@ -95,6 +98,11 @@ async fn run(task: &str, upkeep: &Upkeep) -> Result<(), Error> {
             let rows = control::erase_deleted(engine, CHUNK).await?;
             if rows > 0 {
                 tracing::info!(rows, "rows of deleted tenants were erased");
+            }
+        }
+        shared::jobs::EMBEDDINGS => {
+            if let Some(embedding) = &upkeep.embedding {
+                embeddings::run(engine, embedding).await?;
             }
         }
         "header-secrets" => {

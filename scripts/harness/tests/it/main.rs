@@ -21,6 +21,7 @@ mod readers;
 mod retry;
 mod rolling;
 mod run;
+mod semantic;
 mod sessions;
 mod soak;
 mod streams;

@@ -6,12 +6,13 @@ use sqlx::PgPool;
 use super::{DURATION_BOUNDS, EndedTurns, QueueFigures};
 use crate::{
     error::Result,
-    jobs::{CHAT_TURNS, MAINTENANCE},
+    jobs::{CHAT_TURNS, EMBEDDINGS, MAINTENANCE},
     turns::Status,
 };
 
 pub(super) async fn queues(engine: &PgPool) -> Result<(DateTime<Utc>, Vec<QueueFigures>)> {
-    let (now, turns, oldest_turn, maintenance, oldest_maintenance): (DateTime<Utc>, i64, f64, i64, f64) =
+    type Figures = (DateTime<Utc>, i64, f64, i64, f64, i64, f64);
+    let (now, turns, oldest_turn, maintenance, oldest_maintenance, items, oldest_item): Figures =
         sqlx::query_as(
             "with line as (
                select created_at from turns where state = 'queued'
@@ -26,7 +27,9 @@ pub(super) async fn queues(engine: &PgPool) -> Result<(DateTime<Utc>, Vec<QueueF
                     (select count(*) from line),
                     (select coalesce(extract(epoch from clock_timestamp() - min(created_at)), 0)::float8 from line),
                     (select count(*) from due),
-                    (select coalesce(extract(epoch from clock_timestamp() - min(run_at)), 0)::float8 from due)",
+                    (select coalesce(extract(epoch from clock_timestamp() - min(run_at)), 0)::float8 from due),
+                    (select count(*) from embedding_outbox),
+                    (select coalesce(extract(epoch from clock_timestamp() - min(due_at)), 0)::float8 from embedding_outbox)",
         )
         .bind(MAINTENANCE)
         .fetch_one(engine)
@@ -38,7 +41,11 @@ pub(super) async fn queues(engine: &PgPool) -> Result<(DateTime<Utc>, Vec<QueueF
     };
     Ok((
         now,
-        vec![queue(CHAT_TURNS, turns, oldest_turn), queue(MAINTENANCE, maintenance, oldest_maintenance)],
+        vec![
+            queue(CHAT_TURNS, turns, oldest_turn),
+            queue(EMBEDDINGS, items, oldest_item),
+            queue(MAINTENANCE, maintenance, oldest_maintenance),
+        ],
     ))
 }
 

@@ -1,4 +1,4 @@
-//! Full-text search over all entities: who matches comes from one audited function of the database, what they say is
+//! Search over all entities, by words and by meaning ([`Mode`]). By words: who matches comes from one audited function of the database, what they say is
 //! then read under row-level security like anything else.
 //!
 //! The newest [`WINDOW`] matches are ranked together, then the next older ones, page after page: a common word costs no
@@ -6,6 +6,7 @@
 
 mod cursor;
 mod mark;
+mod meaning;
 mod store;
 
 use std::cmp::Ordering;
@@ -15,6 +16,7 @@ use serde::Serialize;
 use sqlx::PgPool;
 
 use self::cursor::Place;
+pub use self::meaning::{Meaning, Mode};
 use super::{ENTITIES, EntityDef, schema::Problem};
 use crate::{db::TenantTx, error::Result, ids::ItemUid};
 
@@ -28,7 +30,7 @@ const WINDOW: usize = 200;
 pub const LONGEST: usize = 500;
 
 /// What to look for.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Query {
     /// Words, all of which must occur; `"a phrase"`, `or`, `-not`.
     pub text: String,
@@ -40,8 +42,12 @@ pub struct Query {
     pub include_archived: bool,
     /// 1 to [`LARGEST_PAGE`]; none: [`PAGE`].
     pub limit: Option<usize>,
-    /// [`Found::next_cursor`] of the page before.
+    /// [`Found::next_cursor`] of the page before; by words only.
     pub cursor: Option<String>,
+    /// How the text is understood.
+    pub mode: Mode,
+    /// What it means, for modes that ask.
+    pub meaning: Option<Meaning>,
 }
 
 /// A page of results.
@@ -115,11 +121,15 @@ pub async fn search(tx: &mut TenantTx, query: &Query) -> Result<Found> {
     if !(1..=LARGEST_PAGE).contains(&limit) {
         return Err(Problem::new("limit", format!("must be between 1 and {LARGEST_PAGE}")).into());
     }
-    let text = query.text.replace('\0', " ");
-    if text.trim().is_empty() || text.chars().count() > LONGEST {
-        return Err(Problem::new("q", format!("must have 1 to {LONGEST} letters")).into());
+    let text = text_of(&query.text)?;
+    let filter = filter(query, &text)?;
+    if query.mode != Mode::Text {
+        if query.cursor.is_some() {
+            return Err(Problem::new("cursor", "is for mode=text: other modes have one page").into());
+        }
+        let best = meaning::best(tx, &filter, query.mode, query.meaning.as_ref(), limit).await?;
+        return Ok(Found { results: store::hits(tx, filter.text, best).await?, next_cursor: None });
     }
-    let filter = filter(query, text.trim())?;
     let mut place = query.cursor.as_deref().map(Place::read).transpose()?.unwrap_or_default();
     loop {
         let mut matches = store::matches(tx, &filter, place.before, WINDOW).await?;
@@ -150,6 +160,15 @@ pub async fn search(tx: &mut TenantTx, query: &Query) -> Result<Found> {
 /// The database's.
 pub async fn catch_up(engine: &PgPool, most: i64) -> Result<i64> {
     store::catch_up(engine, most).await
+}
+
+/// The text of a query, as it is looked for.
+fn text_of(text: &str) -> Result<String, Problem> {
+    let text = text.replace('\0', " ").trim().to_owned();
+    if text.is_empty() || text.chars().count() > LONGEST {
+        return Err(Problem::new("q", format!("must have 1 to {LONGEST} letters")));
+    }
+    Ok(text)
 }
 
 fn filter<'a>(query: &Query, text: &'a str) -> Result<Filter<'a>> {

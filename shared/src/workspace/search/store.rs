@@ -2,7 +2,7 @@
 
 use sqlx::PgPool;
 
-use super::{Filter, Hit, Match, mark};
+use super::{Filter, Hit, Match, Meaning, mark};
 use crate::{
     db::TenantTx,
     error::Result,
@@ -23,6 +23,25 @@ pub(super) async fn matches(
         .bind(filter.states.as_deref())
         .bind(filter.archived)
         .bind(before)
+        .bind(i64::try_from(most).unwrap_or(i64::MAX))
+        .fetch_all(tx.connection())
+        .await?)
+}
+
+/// The items nearest to a meaning, nearest first; the rank is how far they are. Whose items are searched is the function's
+/// business, as with [`matches`].
+pub(super) async fn nearest(
+    tx: &mut TenantTx,
+    filter: &Filter<'_>,
+    meaning: &Meaning,
+    most: usize,
+) -> Result<Vec<Match>> {
+    Ok(sqlx::query_as("select kind, uid, distance as rank from search_embeddings($1, $2, $3, $4, $5, $6)")
+        .bind(&meaning.vector)
+        .bind(&meaning.model)
+        .bind(filter.kinds.as_deref())
+        .bind(filter.states.as_deref())
+        .bind(filter.archived)
         .bind(i64::try_from(most).unwrap_or(i64::MAX))
         .fetch_all(tx.connection())
         .await?)

@@ -10,14 +10,17 @@ use super::{arguments::Arguments, describe};
 use crate::{
     db::TenantTx,
     error::{Code, Error, Origin, Result},
+    model::embeddings::Embedder,
     tools::{Effect, ToolDef, ToolOutput, ToolRun},
     workspace::{
         ENTITIES, Problem,
         batch::{self, Done, Op, Operation},
-        search::{self, Found, Query},
+        search::{self, Found, Meaning, Mode, Query},
         stats::{self, Stats},
     },
 };
+
+const SEARCH: &str = "search_workspace";
 
 /// The three.
 pub(super) fn all() -> [ToolDef; 3] {
@@ -42,11 +45,12 @@ fn search() -> ToolDef {
         "include_archived": {"type": "boolean", "description": "Also find archived ones."},
         "limit": {"type": "integer", "minimum": 1, "maximum": search::LARGEST_PAGE, "description": "How many at most; 20 unless given."},
         "cursor": {"type": "string", "description": "nextCursor of the page before, with the same query."},
+        "mode": {"type": "string", "enum": Mode::WORDS, "description": "text looks for the words and is the default; semantic for what they mean; hybrid for both. The latter two have one page, and are refused where no model of embeddings is set up."},
     }));
     let input = describe::input(properties, &["query"]);
     let moment = json!({"type": "string", "format": "date-time"});
     ToolDef {
-        name: "search_workspace".into(),
+        name: SEARCH.into(),
         description: "Search all of the user's items by their words: notes, tasks, comments, chats and what was said in them. The snippet shows matches between <mark> and </mark>.".into(),
         effect: Effect::Read,
         output: Some(json!({
@@ -88,8 +92,28 @@ async fn run_search(tx: &mut TenantTx, mut arguments: Arguments) -> Result<Found
         include_archived: arguments.flag("include_archived"),
         limit: arguments.integer("limit").and_then(|limit| usize::try_from(limit).ok()),
         cursor: arguments.text("cursor"),
+        mode: arguments.text("mode").map_or(Ok(Mode::Text), |mode| Mode::from_word(&mode))?,
+        meaning: tx.brought().get::<Meaning>().cloned(),
     };
     search::search(tx, &query).await
+}
+
+/// What a call of one of the workspace's tools needs to know from a model, asked before its transaction begins.
+///
+/// # Errors
+/// Those of the model. What is wrong with the arguments is for the tool to say.
+pub async fn meaning_of_call(
+    embedder: Option<&Embedder>,
+    tool: &str,
+    arguments: &Value,
+) -> Result<Option<Meaning>> {
+    let text = |name: &str| arguments.get(name).and_then(Value::as_str);
+    let (Some(embedder), SEARCH, Some(query)) = (embedder, tool, text("query")) else { return Ok(None) };
+    let mode = text("mode").and_then(|mode| Mode::from_word(mode).ok()).unwrap_or_default();
+    match Meaning::of(Some(embedder), mode, query).await {
+        Err(error) if error.code == Code::Malformed => Ok(None),
+        other => other,
+    }
 }
 
 fn stats() -> ToolDef {

@@ -12,6 +12,7 @@ mod tasks;
 
 use std::{collections::BTreeMap, sync::LazyLock};
 
+pub use self::across::meaning_of_call;
 use super::{ENTITIES, EntityDef};
 use crate::tools::ToolDef;
 

@@ -1,0 +1,2 @@
+drop policy memberships_deleted_by_admins on memberships;
+drop policy tool_policies_deleted_by_admins on tool_policies;
