@@ -98,7 +98,7 @@ pub async fn start_with_entities(config: Config, entities: &'static [EntityDef])
         config: config.connections.clone(),
         public_url: config.public_url.as_str().trim_end_matches('/').to_owned(),
         servers: None,
-        forget: None,
+        bell: bell.clone(),
     });
     let app = App::new(Parts {
         connections,

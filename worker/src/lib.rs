@@ -125,7 +125,7 @@ pub async fn start(config: Config, extras: Extras) -> anyhow::Result<Running> {
         config: config.connections.clone(),
         public_url: config.public_url.as_str().trim_end_matches('/').to_owned(),
         servers: None,
-        forget: None,
+        bell: bell.clone(),
     });
     let items = tenants.clone();
     let turns = Turns::new(

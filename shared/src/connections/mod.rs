@@ -20,7 +20,6 @@ pub(crate) mod store;
 use std::{fmt, sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
-use futures::future::BoxFuture;
 use secrecy::SecretString;
 use serde::Serialize;
 
@@ -31,11 +30,13 @@ pub use self::{
 };
 use self::{refresh::Flights, store::Row};
 use crate::{
+    bell::Bell,
+    cache::ToolCache,
     config::ConnectionConfig,
     db::{TenantDb, TenantTx},
     error::{Code, Error, Result},
     identity::Actor,
-    ids::{ConnectionId, TenantId, UserId},
+    ids::{ConnectionId, SessionId, TenantId, UserId},
     oauth::{self, AuthMethod, ClientIdentity, Endpoints},
     outbound::Outbound,
     vault::{Binding, Vault},
@@ -43,10 +44,6 @@ use crate::{
 
 const ACCESS: &str = "connection access token";
 const REFRESH: &str = "connection refresh token";
-
-/// Told when what a person's tools may show has changed: disconnected, or another workspace. Cached results of that person
-/// and server go.
-pub type Forget = Arc<dyn for<'a> Fn(&'a Actor, &'a str) -> BoxFuture<'a, Result<()>> + Send + Sync>;
 
 /// What connections are made of in a process.
 pub struct Parts {
@@ -58,7 +55,8 @@ pub struct Parts {
     pub public_url: String,
     /// Servers beside the built-in ones.
     pub servers: Option<Arc<dyn Servers>>,
-    pub forget: Option<Forget>,
+    /// Tells the other processes when what a person's tools may show has changed.
+    pub bell: Bell,
 }
 
 /// The connections of this process; cheap to clone.
@@ -178,8 +176,9 @@ impl Connections {
         let row = store::by_id(&mut tx, id).await?.ok_or_else(unknown)?;
         store::choose(&mut tx, &row.provider, id).await?;
         let row = store::by_id(&mut tx, id).await?.ok_or_else(unknown)?;
+        ToolCache::drop_server(&mut tx, &row.provider).await?;
         tx.commit().await?;
-        self.forget(actor, &row.provider).await;
+        ToolCache::dropped(&self.0.parts.bell, actor, &row.provider);
         Ok(row.into_connection())
     }
 
@@ -191,8 +190,9 @@ impl Connections {
         let mut tx = self.begin(actor).await?;
         let row = store::delete(&mut tx, id).await?.ok_or_else(unknown)?;
         store::choose_some(&mut tx, &row.provider).await?;
+        ToolCache::drop_server(&mut tx, &row.provider).await?;
         tx.commit().await?;
-        self.forget(actor, &row.provider).await;
+        ToolCache::dropped(&self.0.parts.bell, actor, &row.provider);
         let revoked = self.give_back(actor, &row).await;
         tracing::info!(server = row.provider, revoked, user_id = %actor.user, "a connection was ended");
         Ok(Ended { revoked })
@@ -218,15 +218,40 @@ impl Connections {
         server: &str,
         workspace: Option<&str>,
     ) -> Result<Option<Credential>> {
+        let mut tx = self.begin(actor).await?;
+        let row = store::in_use(&mut tx, server, workspace).await?;
+        tx.commit().await?;
+        self.good(actor, server, row).await
+    }
+
+    /// The same for a session: Notion's tools work in the workspace that it has chosen, if it has chosen one.
+    ///
+    /// # Errors
+    /// As [`Connections::credential`].
+    pub async fn credential_for(
+        &self,
+        actor: &Actor,
+        server: &str,
+        session: Option<SessionId>,
+    ) -> Result<Option<Credential>> {
+        let mut tx = self.begin(actor).await?;
+        let workspace = match session.filter(|_| [NOTION, NOTION_SELF_HOSTED].contains(&server)) {
+            Some(session) => store::workspace_of(&mut tx, session).await?,
+            None => None,
+        };
+        let row = store::in_use(&mut tx, server, workspace.as_deref()).await?;
+        tx.commit().await?;
+        self.good(actor, server, row).await
+    }
+
+    /// The row's credential, when the server is still the one that it is for.
+    async fn good(&self, actor: &Actor, server: &str, row: Option<Row>) -> Result<Option<Credential>> {
+        let Some(row) = row else { return Ok(None) };
         let provider = match self.provider(actor, server).await {
             Ok(provider) => provider,
             Err(error) if error.code == Code::NotFound => return Ok(None),
             Err(error) => return Err(error),
         };
-        let mut tx = self.begin(actor).await?;
-        let row = store::in_use(&mut tx, server, workspace).await?;
-        tx.commit().await?;
-        let Some(row) = row else { return Ok(None) };
         if row.server_url != provider.url.as_str() {
             // Its tokens are for another server than the one that has this name now.
             return Err(self.sign_in_again(server));
@@ -234,16 +259,22 @@ impl Connections {
         self.usable(actor, row, refresh::Wanted::Good).await
     }
 
-    /// The server refused this credential although its time is not up: a newer one, when there is one to be had.
+    /// The server refused this version of a connection's token although its time is not up: a newer one, when there is one
+    /// to be had.
     ///
     /// # Errors
     /// As [`Connections::credential`].
-    pub async fn refused(&self, actor: &Actor, credential: &Credential) -> Result<Option<Credential>> {
+    pub async fn refused(
+        &self,
+        actor: &Actor,
+        connection: ConnectionId,
+        version: i64,
+    ) -> Result<Option<Credential>> {
         let mut tx = self.begin(actor).await?;
-        let row = store::by_id(&mut tx, credential.connection).await?;
+        let row = store::by_id(&mut tx, connection).await?;
         tx.commit().await?;
         match row {
-            Some(row) => self.usable(actor, row, refresh::Wanted::After(credential.version)).await,
+            Some(row) => self.usable(actor, row, refresh::Wanted::After(version)).await,
             None => Ok(None),
         }
     }
@@ -261,19 +292,6 @@ impl Connections {
 
     async fn begin(&self, actor: &Actor) -> Result<TenantTx> {
         self.0.parts.tenants.begin(actor).await
-    }
-
-    /// Cached results are dropped before the caller hears that all went well; a failure is told and does not undo it.
-    async fn forget(&self, actor: &Actor, server: &str) {
-        if let Some(forget) = &self.0.parts.forget
-            && let Err(error) = forget(actor, server).await
-        {
-            tracing::error!(
-                error = &error as &dyn std::error::Error,
-                server,
-                "cached results were not dropped"
-            );
-        }
     }
 
     /// Asks the provider to take a connection's tokens back.
@@ -389,6 +407,12 @@ impl Sealed {
             refresh: refresh.map(|token| vault.seal(place.binding(REFRESH), token)).transpose()?,
         })
     }
+}
+
+/// Whether this error says that the person has to sign in again.
+#[must_use]
+pub fn wants_sign_in(error: &Error) -> bool {
+    error.details.as_ref().is_some_and(|details| details.contains_key("connectUrl"))
 }
 
 fn unknown() -> Error {

@@ -6,7 +6,7 @@ use super::{Connection, Sealed, Status};
 use crate::{
     db::TenantTx,
     error::Result,
-    ids::{ConnectionId, UserId},
+    ids::{ConnectionId, SessionId, UserId},
     oauth::Endpoints,
 };
 
@@ -133,6 +133,20 @@ pub(super) async fn in_use(
     .bind(workspace)
     .fetch_optional(tx.connection())
     .await?)
+}
+
+/// The workspace that a session of the person has chosen.
+pub(super) async fn workspace_of(tx: &mut TenantTx, session: SessionId) -> Result<Option<String>> {
+    let (tenant, user) = (tx.actor().tenant, tx.actor().user);
+    let chosen: Option<Option<String>> = sqlx::query_scalar(
+        "select active_notion_workspace from user_sessions where tenant_id = $1 and id = $2 and user_id = $3",
+    )
+    .bind(tenant)
+    .bind(session)
+    .bind(user)
+    .fetch_optional(tx.connection())
+    .await?;
+    Ok(chosen.flatten())
 }
 
 /// Stores what somebody came back with, over a former connection of the same workspace, and has tools use it.

@@ -86,8 +86,7 @@ async fn reseal(
     spot: &Spot,
 ) -> Result<u64> {
     let again = |sealed: &store::Sealed, purpose| {
-        let subject = sealed.subject()?;
-        let binding = Binding { tenant: spot.tenant_id, purpose, subject: &subject };
+        let binding = Binding { tenant: spot.tenant_id, purpose, subject: &sealed.subject };
         vault.seal(binding, &vault.open(binding, &sealed.text)?)
     };
     let mut count = 0;

@@ -15,6 +15,7 @@ use uuid::Uuid;
 
 use super::{Connection, Connections, Place, Provider, Sealed, Way, store as connections};
 use crate::{
+    cache::ToolCache,
     error::{Code, Error, Result},
     identity::Actor,
     ids::{SignInId, TenantId, UserId},
@@ -190,7 +191,6 @@ impl Connections {
             }
         };
         let connection = self.keep(&actor, &flow.provider, &plan, &client, &tokens, workspace).await?;
-        self.forget(&actor, &flow.provider).await;
         tracing::info!(server = flow.provider, user_id = %actor.user, tenant_id = %actor.tenant, "a connection was made");
         Ok(Finished { title, connection })
     }
@@ -256,7 +256,10 @@ impl Connections {
         };
         let id = connections::connect(&mut tx, &new).await?;
         let row = connections::by_id(&mut tx, id).await?.ok_or_else(super::unknown)?;
+        // Another workspace may be in use from now on.
+        ToolCache::drop_server(&mut tx, server).await?;
         tx.commit().await?;
+        ToolCache::dropped(&self.0.parts.bell, actor, server);
         Ok(row.into_connection())
     }
 }

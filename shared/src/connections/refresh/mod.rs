@@ -145,11 +145,7 @@ impl Connections {
         let Some(row) = row else { return Ok(Outcome::Done) };
         match self.usable(&actor, row, Wanted::Fresh).await {
             Ok(_) => Ok(Outcome::Done),
-            Err(error)
-                if error.details.as_ref().is_some_and(|details| details.contains_key("connectUrl")) =>
-            {
-                Ok(Outcome::SignInAgain)
-            }
+            Err(error) if super::wants_sign_in(&error) => Ok(Outcome::SignInAgain),
             Err(error) => Err(error),
         }
     }

@@ -58,6 +58,24 @@ async fn a_person_connects_two_workspaces_and_chooses() -> Result<()> {
             "an unknown workspace"
         );
 
+        // A session's own choice wins over the person's.
+        let session = browser.post("/sessions", &json!({})).await?.is(201, "")?.json();
+        let session = session["id"].as_str().context("a session")?;
+        let place = format!("{}/sessions/{session}", browser.base);
+        browser
+            .send(browser.http.patch(&place).json(&json!({"activeNotionWorkspace": "Acme"})))
+            .await?
+            .is(200, "")?;
+        let of_session =
+            connections.credential_for(&me, "notion", Some(session.parse()?)).await?.context("connected")?;
+        ensure_eq!(of_session.workspace, "w-1", "the session's workspace");
+        browser
+            .send(browser.http.patch(&place).json(&json!({"activeNotionWorkspace": "Gone"})))
+            .await?
+            .is(200, "")?;
+        let of_session = connections.credential_for(&me, "notion", Some(session.parse()?)).await?;
+        ensure!(of_session.is_none(), "another workspace than the session's");
+
         let id = acme["id"].as_str().context("id")?;
         let place = format!("{}/v1/connections/{id}", browser.base);
         let chosen =
@@ -172,7 +190,10 @@ async fn the_registered_integration_is_a_connection_of_its_own() -> Result<()> {
         let first = connections.credential(&me, "notion-self-hosted").await?.context("connected")?;
         ensure_eq!((first.version, first.workspace.as_str()), (1, "w-1"), "what came back");
         // Nothing says when it ends: it is used until it is refused, then refreshed once, however many were refused.
-        let refused = futures::future::join_all((0..10).map(|_| connections.refused(&me, &first))).await;
+        let refused = futures::future::join_all(
+            (0..10).map(|_| connections.refused(&me, first.connection, first.version)),
+        )
+        .await;
         for newer in refused {
             ensure_eq!(newer?.context("newer")?.version, 2, "a newer one");
         }

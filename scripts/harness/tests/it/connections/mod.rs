@@ -15,6 +15,7 @@ use harness::{
 };
 use serde_json::Value;
 use shared::{
+    bell::Bell,
     config::Config,
     connections::{Connections, Parts},
     counters::Counters,
@@ -213,6 +214,9 @@ fn process_with(stack: &Stack, notion: &FakeAuthorization, more: &[(&str, &str)]
     let config = Config::from_vars(&variables)?;
     let options = db::options(&stack.database.app_url, DbRole::App, "test").map_err(anyhow::Error::msg)?;
     let counters = Arc::new(Counters::start(db::relaxed_pool(options.clone())));
+    let listen =
+        db::options(&stack.database.engine_url, DbRole::Engine, "test").map_err(anyhow::Error::msg)?;
+    let bell = Bell::start(listen, &stack.database.engine()?, &[]);
     Ok(Connections::new(Parts {
         tenants: TenantDb::new(db::pool(options, 8), counters),
         vault: Vault::new(&config.fernet_keys)?,
@@ -220,7 +224,7 @@ fn process_with(stack: &Stack, notion: &FakeAuthorization, more: &[(&str, &str)]
         config: config.connections.clone(),
         public_url: "http://localhost:0".to_owned(),
         servers: None,
-        forget: None,
+        bell,
     }))
 }
 
