@@ -92,13 +92,14 @@ pub async fn start_with_entities(config: Config, entities: &'static [EntityDef])
     let callers =
         Callers::start(&config, vault.clone(), app_pool, engine.clone(), sign_ins, draining.clone())?;
     let connections = Connections::new(connections::Parts {
+        bell: bell.clone(),
         tenants: tenants.clone(),
         vault: vault.clone(),
         outbound: Outbound::new(&config.outbound_allow),
         config: config.connections.clone(),
         public_url: config.public_url.as_str().trim_end_matches('/').to_owned(),
         servers: None,
-        bell: bell.clone(),
+        forget: None,
     });
     let app = App::new(Parts {
         connections,

@@ -119,13 +119,14 @@ pub async fn start(config: Config, extras: Extras) -> anyhow::Result<Running> {
     let sessions = Sessions::new(tenants.clone(), TokenKeys::new(first_key), config.session_idle_days);
     let vault = Vault::new(&config.fernet_keys)?;
     let connections = Connections::new(connections::Parts {
+        bell: bell.clone(),
         tenants: tenants.clone(),
         vault: vault.clone(),
         outbound: Outbound::new(&config.outbound_allow),
         config: config.connections.clone(),
         public_url: config.public_url.as_str().trim_end_matches('/').to_owned(),
         servers: None,
-        bell: bell.clone(),
+        forget: None,
     });
     let items = tenants.clone();
     let turns = Turns::new(

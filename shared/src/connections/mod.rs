@@ -20,6 +20,7 @@ pub(crate) mod store;
 use std::{fmt, sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
+use futures::future::BoxFuture;
 use secrecy::SecretString;
 use serde::Serialize;
 
@@ -45,6 +46,10 @@ use crate::{
 const ACCESS: &str = "connection access token";
 const REFRESH: &str = "connection refresh token";
 
+/// Told, after it was committed, when what a person's tools may show has changed: connected, disconnected, or another
+/// workspace.
+pub type Forget = Arc<dyn for<'a> Fn(&'a Actor, &'a str) -> BoxFuture<'a, Result<()>> + Send + Sync>;
+
 /// What connections are made of in a process.
 pub struct Parts {
     pub tenants: TenantDb,
@@ -55,8 +60,10 @@ pub struct Parts {
     pub public_url: String,
     /// Servers beside the built-in ones.
     pub servers: Option<Arc<dyn Servers>>,
-    /// Tells the other processes when what a person's tools may show has changed.
+    /// Tells the other processes that cached results of a person and server are gone.
     pub bell: Bell,
+    /// Told as well, in this process.
+    pub forget: Option<Forget>,
 }
 
 /// The connections of this process; cheap to clone.
@@ -178,7 +185,7 @@ impl Connections {
         let row = store::by_id(&mut tx, id).await?.ok_or_else(unknown)?;
         ToolCache::drop_server(&mut tx, &row.provider).await?;
         tx.commit().await?;
-        ToolCache::dropped(&self.0.parts.bell, actor, &row.provider);
+        self.changed(actor, &row.provider).await;
         Ok(row.into_connection())
     }
 
@@ -192,7 +199,7 @@ impl Connections {
         store::choose_some(&mut tx, &row.provider).await?;
         ToolCache::drop_server(&mut tx, &row.provider).await?;
         tx.commit().await?;
-        ToolCache::dropped(&self.0.parts.bell, actor, &row.provider);
+        self.changed(actor, &row.provider).await;
         let revoked = self.give_back(actor, &row).await;
         tracing::info!(server = row.provider, revoked, user_id = %actor.user, "a connection was ended");
         Ok(Ended { revoked })
@@ -259,22 +266,16 @@ impl Connections {
         self.usable(actor, row, refresh::Wanted::Good).await
     }
 
-    /// The server refused this version of a connection's token although its time is not up: a newer one, when there is one
-    /// to be had.
+    /// The server refused this credential although its time is not up: a newer one, when there is one to be had.
     ///
     /// # Errors
     /// As [`Connections::credential`].
-    pub async fn refused(
-        &self,
-        actor: &Actor,
-        connection: ConnectionId,
-        version: i64,
-    ) -> Result<Option<Credential>> {
+    pub async fn refused(&self, actor: &Actor, credential: &Credential) -> Result<Option<Credential>> {
         let mut tx = self.begin(actor).await?;
-        let row = store::by_id(&mut tx, connection).await?;
+        let row = store::by_id(&mut tx, credential.connection).await?;
         tx.commit().await?;
         match row {
-            Some(row) => self.usable(actor, row, refresh::Wanted::After(version)).await,
+            Some(row) => self.usable(actor, row, refresh::Wanted::After(credential.version)).await,
             None => Ok(None),
         }
     }
@@ -292,6 +293,21 @@ impl Connections {
 
     async fn begin(&self, actor: &Actor) -> Result<TenantTx> {
         self.0.parts.tenants.begin(actor).await
+    }
+
+    /// Tells whoever keeps something of a person and server that it is out of date. What is stored went with the change; a
+    /// failure here is told and does not undo it.
+    async fn changed(&self, actor: &Actor, server: &str) {
+        ToolCache::dropped(&self.0.parts.bell, actor, server);
+        if let Some(forget) = &self.0.parts.forget
+            && let Err(error) = forget(actor, server).await
+        {
+            tracing::error!(
+                error = &error as &dyn std::error::Error,
+                server,
+                "what was kept was not dropped"
+            );
+        }
     }
 
     /// Asks the provider to take a connection's tokens back.

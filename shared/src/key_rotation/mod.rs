@@ -86,7 +86,8 @@ async fn reseal(
     spot: &Spot,
 ) -> Result<u64> {
     let again = |sealed: &store::Sealed, purpose| {
-        let binding = Binding { tenant: spot.tenant_id, purpose, subject: &sealed.subject };
+        let subject = sealed.subject()?;
+        let binding = Binding { tenant: spot.tenant_id, purpose, subject: &subject };
         vault.seal(binding, &vault.open(binding, &sealed.text)?)
     };
     let mut count = 0;

@@ -21,8 +21,6 @@ pub(super) struct Column {
     /// `table.column`
     pub(super) name: &'static str,
     pub(super) purpose: &'static str,
-    /// Makes its subject of the parts that are read with it.
-    subject: fn(&[String]) -> Result<String>,
     /// $1 tenant, $2 key: what its subject is made of, and the sealed text.
     read: &'static str,
     /// $1 tenant, $2 key, $3 as it was read, $4 sealed again.
@@ -49,20 +47,21 @@ pub(super) struct Spot {
     pub(super) key: String,
 }
 
-/// A sealed text and its subject.
+/// A sealed text and what its subject is made of.
+#[derive(sqlx::FromRow)]
 pub(super) struct Sealed {
-    pub(super) subject: String,
+    parts: Vec<String>,
     pub(super) text: String,
 }
 
-/// An id.
-fn one(parts: &[String]) -> Result<String> {
-    Ok(parts.concat())
-}
-
-/// Several, as a list.
-fn listed(parts: &[String]) -> Result<String> {
-    Ok(serde_json::to_string(parts)?)
+impl Sealed {
+    /// One part is the subject; several are written as JSON, as who sealed them did.
+    pub(super) fn subject(&self) -> Result<String> {
+        match self.parts.as_slice() {
+            [one] => Ok(one.clone()),
+            several => Ok(serde_json::to_string(several)?),
+        }
+    }
 }
 
 /// Every sealed column.
@@ -74,7 +73,6 @@ pub(super) const PLACES: &[Place] = &[
             Column {
                 name: "connections.access_token_enc",
                 purpose: "connection access token",
-                subject: listed,
                 read: "select array[user_id::text, provider, workspace_id] as parts, access_token_enc as text from connections
                        where tenant_id = $1 and id = $2::uuid and access_token_enc is not null",
                 write: "update connections set access_token_enc = $4 where tenant_id = $1 and id = $2::uuid and access_token_enc = $3",
@@ -82,7 +80,6 @@ pub(super) const PLACES: &[Place] = &[
             Column {
                 name: "connections.refresh_token_enc",
                 purpose: "connection refresh token",
-                subject: listed,
                 read: "select array[user_id::text, provider, workspace_id] as parts, refresh_token_enc as text from connections
                        where tenant_id = $1 and id = $2::uuid and refresh_token_enc is not null",
                 write: "update connections set refresh_token_enc = $4 where tenant_id = $1 and id = $2::uuid and refresh_token_enc = $3",
@@ -98,7 +95,6 @@ pub(super) const PLACES: &[Place] = &[
         columns: &[Column {
             name: "oauth_registrations.client_secret_enc",
             purpose: "oauth client secret",
-            subject: listed,
             read: "select array[issuer, client_id] as parts, client_secret_enc as text from oauth_registrations
                    where tenant_id = $1 and id = $2::uuid and client_secret_enc is not null",
             write: "update oauth_registrations set client_secret_enc = $4
@@ -114,7 +110,6 @@ pub(super) const PLACES: &[Place] = &[
         columns: &[Column {
             name: "oauth_flows.verifier_enc",
             purpose: "oauth verifier",
-            subject: one,
             read: "select array[id::text] as parts, verifier_enc as text from oauth_flows
                    where tenant_id = $1 and id = $2::uuid and verifier_enc is not null",
             write: "update oauth_flows set verifier_enc = $4 where tenant_id = $1 and id = $2::uuid and verifier_enc = $3",
@@ -129,7 +124,6 @@ pub(super) const PLACES: &[Place] = &[
         columns: &[Column {
             name: "signing_keys.sealed_private_key",
             purpose: "signing key",
-            subject: one,
             read: "select array[kid] as parts, sealed_private_key as text from signing_keys where $1::uuid is not null and kid = $2",
             write: "update signing_keys set sealed_private_key = $4 where $1::uuid is not null and kid = $2 and sealed_private_key = $3",
         }],
@@ -143,7 +137,6 @@ pub(super) const PLACES: &[Place] = &[
         columns: &[Column {
             name: "tenant_header_secrets.secret_enc",
             purpose: "tenant header secret",
-            subject: one,
             read: "select array[id::text] as parts, secret_enc as text from tenant_header_secrets where tenant_id = $1 and id = $2::uuid",
             write: "update tenant_header_secrets set secret_enc = $4 where tenant_id = $1 and id = $2::uuid and secret_enc = $3",
         }],
@@ -185,9 +178,7 @@ pub(super) async fn read(
     column: &Column,
     spot: &Spot,
 ) -> Result<Option<Sealed>> {
-    let found: Option<(Vec<String>, String)> =
-        sqlx::query_as(column.read).bind(spot.tenant_id).bind(&spot.key).fetch_optional(connection).await?;
-    found.map(|(parts, text)| Ok(Sealed { subject: (column.subject)(&parts)?, text })).transpose()
+    Ok(sqlx::query_as(column.read).bind(spot.tenant_id).bind(&spot.key).fetch_optional(connection).await?)
 }
 
 pub(super) async fn write(

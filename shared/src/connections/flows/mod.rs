@@ -259,7 +259,7 @@ impl Connections {
         // Another workspace may be in use from now on.
         ToolCache::drop_server(&mut tx, server).await?;
         tx.commit().await?;
-        ToolCache::dropped(&self.0.parts.bell, actor, server);
+        self.changed(actor, server).await;
         Ok(row.into_connection())
     }
 }

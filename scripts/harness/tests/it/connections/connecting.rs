@@ -190,10 +190,7 @@ async fn the_registered_integration_is_a_connection_of_its_own() -> Result<()> {
         let first = connections.credential(&me, "notion-self-hosted").await?.context("connected")?;
         ensure_eq!((first.version, first.workspace.as_str()), (1, "w-1"), "what came back");
         // Nothing says when it ends: it is used until it is refused, then refreshed once, however many were refused.
-        let refused = futures::future::join_all(
-            (0..10).map(|_| connections.refused(&me, first.connection, first.version)),
-        )
-        .await;
+        let refused = futures::future::join_all((0..10).map(|_| connections.refused(&me, &first))).await;
         for newer in refused {
             ensure_eq!(newer?.context("newer")?.version, 2, "a newer one");
         }

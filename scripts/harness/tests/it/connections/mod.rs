@@ -225,6 +225,7 @@ fn process_with(stack: &Stack, notion: &FakeAuthorization, more: &[(&str, &str)]
         public_url: "http://localhost:0".to_owned(),
         servers: None,
         bell,
+        forget: None,
     }))
 }
 
