@@ -5,6 +5,7 @@ mod app;
 mod auth;
 mod bad_input;
 mod batch;
+mod cache;
 mod changes;
 mod documents;
 mod limits;

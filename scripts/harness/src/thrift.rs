@@ -69,11 +69,7 @@ impl Session {
 /// A stack that the sessions run on, with thrift on or off.
 #[must_use]
 pub fn stack(on: bool) -> Builder {
-    Stack::builder()
-        .in_process()
-        .tools(Arc::new(tools))
-        .env("TOKEN_THRIFT", if on { "on" } else { "off" })
-        .env("HISTORY_COMPACT_ABOVE_TOKENS", "6000")
+    Stack::builder().in_process().tools(Arc::new(tools)).env("TOKEN_THRIFT", if on { "on" } else { "off" })
 }
 
 /// Runs a session; answers the bill of its model calls, those of its summaries among them.

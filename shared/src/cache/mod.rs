@@ -98,6 +98,8 @@ pub struct Read<'a> {
     pub rules: &'a CacheRules,
     /// Fetch it anew and keep that.
     pub force_refresh: bool,
+    /// Of the request that the read is for, in the log.
+    pub request_id: &'a str,
 }
 
 /// Asks the tool.
@@ -160,7 +162,7 @@ impl ToolCache {
             answered.as_ref().ok().and_then(|output| output.cache.as_ref()).map(|facts| facts.ttl_remaining);
         tracing::info!(
             tool = read.tool, cache_key = &*slot.key, cache_hit = hit, cache_outcome = outcome.as_str(), ttl_remaining,
-            tenant_id = %actor.tenant, user_id = %actor.user, duration_ms = begun.elapsed().as_secs_f64() * 1000.0,
+            request_id = read.request_id, tenant_id = %actor.tenant, user_id = %actor.user, duration_ms = begun.elapsed().as_secs_f64() * 1000.0,
             "a tool was read"
         );
         answered

@@ -52,6 +52,7 @@ impl OutsideTool for Through {
                 scope: known_as.scope,
                 rules: &known_as.rules,
                 force_refresh: call.force_refresh,
+                request_id: call.request_id,
             };
             self.cache.read(call.actor, &read, &|| self.tool.call(call)).await
         })

@@ -3,6 +3,7 @@
 //! Everything runs over loopback on one machine in one run, because figures of different moments do not compare. Each
 //! section prints its table when it is done; `report` keeps them for the documentation.
 
+mod cache;
 mod calls;
 mod client;
 mod floor;
@@ -32,7 +33,7 @@ pub use self::report::{Report, Table};
 use self::{floor::Floor, stack::Stack};
 
 /// What can be measured, in the order in which it is.
-pub const SECTIONS: [&str; 12] = [
+pub const SECTIONS: [&str; 13] = [
     "turn",
     "history",
     "load",
@@ -44,6 +45,7 @@ pub const SECTIONS: [&str; 12] = [
     "slow",
     "idle",
     "search",
+    "cache",
     "thrift",
 ];
 
@@ -130,6 +132,9 @@ pub async fn run(plan: &Plan, show: &(dyn Fn(&Table) + Sync)) -> Result<Report> 
     }
     if plan.wants("idle") {
         add(idle::measure(plan, &mut stack, &fresh).await?);
+    }
+    if plan.wants("cache") {
+        add(cache::measure(plan).await?);
     }
     if plan.wants("thrift") {
         add(thrift::measure().await?);

@@ -43,7 +43,7 @@ pub(super) async fn measure() -> Result<Table> {
         format!("{:.1} %", 100.0 * (1.0 - all_on / all_off)),
     ]);
     table.note("Four bytes are a token; what the provider's cache has costs a tenth, writing to it a quarter more than input.");
-    table.note("121 tools of connected servers, pages of 6 KB; summaries of old turns are billed like any other request.");
+    table.note("121 tools of connected servers, pages of 6 KB, default settings: none of these sessions is long enough for a summary.");
     table.note("Aim: 90 % saved on repeated reads.");
     Ok(table)
 }

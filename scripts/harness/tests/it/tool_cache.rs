@@ -7,6 +7,7 @@ use anyhow::{Context, Result, ensure};
 use harness::{
     client::{Chat, Client},
     fakes::outside::FakeOutside,
+    oracle::Expectations,
     stack::Builder,
 };
 use serde_json::{Value, json};
@@ -143,6 +144,35 @@ async fn a_repeated_read_does_not_wait_for_the_server() -> Result<()> {
         ensure!(median < Duration::from_secs(1), "a turn with a repeated read took {median:?}");
         ensure_eq!(outside.reads(), 1, "reads of the server");
         stack.check().await
+    })
+    .await
+}
+
+/// kill -9 of a worker that is fetching what others wait for: its flight runs out, and one of them asks again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_that_dies_fetching_holds_nobody_up() -> Result<()> {
+    let outside = FakeOutside::start().await?;
+    run(with_pages(&outside), async |stack| {
+        let client = &stack.client(0);
+        outside.slow_down(Duration::from_secs(8));
+        let text = format!("[[tool:pages__get_page {}]] [[tokens:2]]", json!({"id": "plan"}));
+        let posted = client.accept(&Chat::new(&text)).await?;
+        let deadline = Instant::now() + SOON;
+        while outside.reads() == 0 {
+            ensure!(Instant::now() < deadline, "the page is not asked for");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        stack.workers[0].kill();
+        outside.slow_down(Duration::ZERO);
+        let killed = Instant::now();
+        stack.start_worker(&[]).await?;
+        let job = read(client, "plan").await?;
+        ensure!(killed.elapsed() < Duration::from_secs(8), "another read took {:?}", killed.elapsed());
+        ensure_eq!(job["toolCalls"][0]["isError"], json!(false), "the other read: {job}");
+        client.until(&posted.job, &["succeeded"], SOON).await?;
+        client.follow(&posted.job).to_done().await?;
+        ensure_eq!(outside.reads(), 2, "reads of the server: the dead worker's, and one for both turns");
+        stack.check_as(Expectations { takeovers_at_least: 1, ..Expectations::default() }).await
     })
     .await
 }

@@ -122,6 +122,7 @@ async fn ask(process: &Process, actor: &Actor, tool: &Tool, asking: Asking<'_>) 
         scope: asking.scope,
         rules: asking.rules,
         force_refresh: asking.force_refresh,
+        request_id: "r",
     };
     let fetch = tool.fetch();
     let output = timeout(SOON, process.cache.read(actor, &read, &fetch)).await.unwrap().unwrap();
@@ -395,6 +396,7 @@ async fn a_person_who_disconnects_leaves_nothing() {
     assert_eq!(ToolCache::drop_server(&mut tx, "docs").await.unwrap(), 1);
     tx.commit().await.unwrap();
     ToolCache::dropped(&process.cache.bell, &ada, "docs");
+    assert_eq!(rows::answers(&db.admin()).await.len(), 1, "only the other person's is left");
     assert_eq!(until_changed(&process, &ada, &tool, "answer 1").await.0, "answer 3");
     assert!(plainly(&process, &bob, &tool).await.1);
 }
