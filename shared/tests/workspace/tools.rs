@@ -1,10 +1,13 @@
 //! Every tool, as a turn calls it: with a transaction and JSON.
 
+use std::collections::HashMap;
+
 use serde_json::{Value, json};
 use shared::{
     identity::Actor,
+    testing::disguise,
     tools::{Effect, ToolDef, ToolOutput, ToolRun},
-    workspace,
+    workspace::{self, ENTITIES, items::Item},
 };
 
 use crate::world::World;
@@ -306,4 +309,103 @@ async fn what_works_across_kinds() {
     }
     let stats = world.call("workspace_stats", json!({})).await;
     assert_eq!(stats["kinds"]["note"]["total"], 1);
+}
+
+/// What a call of this tool needs to be about this item of Ann's, and whether it names it.
+fn about(tool: &ToolDef, anns: &HashMap<&str, Item>) -> (Value, bool) {
+    let Some((verb, rest)) = tool.name.split_once('_') else { panic!("{} has no verb", tool.name) };
+    let chat = anns["chat"].uid;
+    let def = ENTITIES.iter().find(|def| def.kind == rest || def.plural == rest);
+    let item = def.map(|def| &anns[def.kind]);
+    let mut arguments = match rest {
+        _ if ["create", "update"].contains(&verb) && rest == "comment" => {
+            json!({"content": "x", "parent_type": "chat", "parent_uid": chat})
+        }
+        _ if ["create", "update"].contains(&verb) && rest == "chat_message" => {
+            json!({"chat_uid": chat, "content": "x"})
+        }
+        _ if ["add", "create", "update"].contains(&verb) => json!({"title": "x"}),
+        _ => json!({}),
+    };
+    match verb {
+        "search" => arguments["query"] = SECRET.into(),
+        "batch" => {
+            let of = |item: &Item| json!({"op": "archive", "entity": "task", "id": item.id});
+            arguments["operations"] = json!([of(&anns["task"])]);
+        }
+        "list" => {
+            arguments["include_archived"] = true.into();
+            arguments["include_deleted"] = true.into();
+        }
+        "complete" => arguments["task_id"] = anns["task"].id.into(),
+        "get" | "update" | "patch" | "delete" | "archive" | "process" => {
+            arguments["uid"] = item.unwrap().uid.to_string().into();
+            if verb == "patch" {
+                arguments["updates"] = json!({"tags": ["x"]});
+            }
+            if verb == "process" {
+                arguments["action"] = def.unwrap().actions[0].into();
+            }
+        }
+        _ => {}
+    }
+    let names = !["add", "create", "list", "search", "workspace"].contains(&verb)
+        || ["create_comment", "create_chat_message"].contains(&&*tool.name);
+    (arguments, names)
+}
+
+const SECRET: &str = "zanzibar";
+
+#[tokio::test]
+async fn no_tool_gives_or_changes_what_is_somebody_elses() {
+    let world = World::new().await;
+    let mut anns = HashMap::new();
+    for def in &*ENTITIES {
+        let mut payload = world.sample(&world.ann, def, 1).await;
+        payload["secret"] = SECRET.into();
+        anns.insert(def.kind, world.make(&world.ann, def, payload).await);
+    }
+    let all = async || {
+        let mut all = Vec::new();
+        for def in &*ENTITIES {
+            all.extend(world.all(&world.ann, def).await);
+        }
+        all
+    };
+    let before = all().await;
+    for other in [&world.bob, &world.stranger] {
+        for tool in workspace::tools() {
+            let ToolRun::Workspace(run) = &tool.run else { panic!("{} runs in process", tool.name) };
+            let (arguments, names) = about(&tool, &anns);
+            // As they are, and with every filter of ours naming Ann.
+            for is_disguised in [false, true] {
+                let mut tx = world.begin(other).await;
+                if is_disguised {
+                    tx = disguise(tx, &world.ann);
+                }
+                // Postgres refuses what is written in somebody else's name; that transaction is over.
+                let Ok(output) = run(&mut tx, &arguments).await else {
+                    assert!(is_disguised, "{} fails", tool.name);
+                    continue;
+                };
+                // Kept, unless it made something of the other's own, which the next call could take for Ann's by its short id.
+                if names {
+                    tx.commit().await.unwrap();
+                }
+                assert!(!output.content.contains(SECRET), "{}: {}", tool.name, output.content);
+                if names {
+                    let told = &output.content;
+                    assert!(output.is_error, "{}: {told}", tool.name);
+                    assert!(
+                        told.contains("there is no ") || told.contains("that is there"),
+                        "{}: {told}",
+                        tool.name
+                    );
+                }
+            }
+        }
+    }
+    assert_eq!(all().await, before);
+    let found = world.call("search_workspace", json!({"query": SECRET})).await;
+    assert!(!found["results"].as_array().unwrap().is_empty(), "the secret can be found by its owner");
 }
