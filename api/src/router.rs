@@ -82,6 +82,13 @@ fn described(entities: &'static [EntityDef]) -> (Router<App>, OpenApi) {
         .routes(routes!(routes::sync::post_push))
         .routes(routes!(routes::admin::list_policies))
         .routes(routes!(routes::admin::get_policy, routes::admin::put_policy, routes::admin::delete_policy))
+        .routes(routes!(routes::admin::mcp_servers::list_servers, routes::admin::mcp_servers::post_server))
+        .routes(routes!(
+            routes::admin::mcp_servers::get_server,
+            routes::admin::mcp_servers::patch_server,
+            routes::admin::mcp_servers::delete_server
+        ))
+        .routes(routes!(routes::admin::mcp_tools::list_tools, routes::admin::mcp_tools::accept_tool))
         .routes(routes!(routes::admin::get_settings, routes::admin::put_settings))
         .routes(routes!(routes::auth::register))
         .routes(routes!(routes::auth::login))

@@ -15,6 +15,7 @@ use shared::{
     mcp::authorization::AuthorizationServer,
     model::{self, embeddings::Embedder},
     outbound::Outbound,
+    remote::{Gateway, GatewaySettings, Registry},
     sessions::{LastAccessed, Sessions, TokenKeys},
     telemetry::Recorder,
     turns::{TurnSettings, Turns},
@@ -89,18 +90,28 @@ pub async fn start_with_entities(config: Config, entities: &'static [EntityDef])
         Ending { draining: draining.clone(), cut: CancellationToken::new(), connections: TaskTracker::new() };
     let sign_ins = SignIns::start(engine.clone(), sign_in_settings(&config), draining.clone())?;
     let vault = Vault::new(&config.fernet_keys)?;
+    let outbound = Outbound::new(&config.outbound_allow);
+    let registry = Registry::new(tenants.clone(), vault.clone(), &config.remote.servers)?;
     let callers =
         Callers::start(&config, vault.clone(), app_pool, engine.clone(), sign_ins, draining.clone())?;
     let connections = Connections::new(connections::Parts {
         bell: bell.clone(),
         tenants: tenants.clone(),
         vault: vault.clone(),
-        outbound: Outbound::new(&config.outbound_allow),
+        outbound: outbound.clone(),
         config: config.connections.clone(),
         public_url: config.public_url.as_str().trim_end_matches('/').to_owned(),
-        servers: None,
+        servers: Some(Arc::new(registry.clone())),
         forget: None,
     });
+    let gateway = Gateway::start(
+        registry,
+        outbound.clone(),
+        GatewaySettings::of(&config.remote),
+        Arc::new(connections.clone()),
+        // It lists tools and calls none.
+        None,
+    );
     let app = App::new(Parts {
         connections,
         last_accessed: LastAccessed::start(engine.clone(), config.session_idle_days, draining.clone()),
@@ -114,7 +125,8 @@ pub async fn start_with_entities(config: Config, entities: &'static [EntityDef])
             .sign_ins
             .outside_issuer
             .is_none()
-            .then(|| AuthorizationServer::new(engine.clone(), Outbound::new(&config.outbound_allow))),
+            .then(|| AuthorizationServer::new(engine.clone(), outbound)),
+        gateway,
         callers,
         vault,
         metrics: Metrics::new(Recorder::start()?),

@@ -4,8 +4,8 @@ use std::{ops::Deref, sync::Arc};
 
 use shared::{
     bell::Bell, config::Config, connections::Connections, db::TenantDb, events::Hub,
-    mcp::authorization::AuthorizationServer, model::embeddings::Embedder, sessions::LastAccessed,
-    tools::ToolDef, turns::Turns, vault::Vault, workspace::changes::ChangeHub,
+    mcp::authorization::AuthorizationServer, model::embeddings::Embedder, remote::Gateway,
+    sessions::LastAccessed, tools::ToolDef, turns::Turns, vault::Vault, workspace::changes::ChangeHub,
 };
 use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
@@ -28,6 +28,8 @@ pub(crate) struct Parts {
     pub(crate) last_accessed: LastAccessed,
     /// What models can call; every worker has the same.
     pub(crate) tools: Vec<ToolDef>,
+    /// Other people's servers.
+    pub(crate) gateway: Gateway,
     pub(crate) callers: Callers,
     pub(crate) mcp: mcp::Endpoint,
     /// Says what queries mean; none where no model of embeddings is set up.

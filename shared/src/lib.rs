@@ -1,7 +1,7 @@
 //! The product: its domains, their rules and their SQL. `api` and `worker` are two ways to drive it.
 //!
 //! Floors, from the ground: error, ids · config · db, counters, telemetry, outbound · bell, identity, tools, model, oauth, vault ·
-//! tenancy, jobs, events, cache, connections, workspace · turns, key_rotation. Arrows run down only; nothing here knows HTTP.
+//! tenancy, jobs, events, cache, connections, workspace · remote · turns, key_rotation. Arrows run down only; nothing here knows HTTP.
 
 pub mod bell;
 pub mod cache;
@@ -21,6 +21,7 @@ pub mod model;
 pub mod oauth;
 pub mod outbound;
 pub mod provision;
+pub mod remote;
 pub mod resilience;
 pub mod sessions;
 pub mod telemetry;

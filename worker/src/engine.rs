@@ -10,12 +10,15 @@ use shared::{
     config::{Config, ThriftConfig},
     events::EventLog,
     model::{Model, ToolSpec},
+    remote::Gateway,
     tenancy::{Policies, Policy},
-    tools::ToolDef,
+    tools::{ToolDef, wire_name},
     turns::Turns,
 };
 use tokio::{sync::Notify, time::Instant};
 use tokio_util::task::TaskTracker;
+
+use crate::turn::spec;
 
 /// Limits that running turns read.
 pub(crate) struct Settings {
@@ -49,6 +52,8 @@ pub(crate) struct Engine {
     pub(crate) turns: Turns,
     pub(crate) log: EventLog,
     pub(crate) models: Vec<Arc<dyn Model>>,
+    /// Other people's tools.
+    pub(crate) gateway: Gateway,
     pub(crate) settings: Settings,
     pub(crate) contact: Contact,
     /// Work beside the turns that a graceful stop waits for.
@@ -68,6 +73,7 @@ impl Engine {
         log: EventLog,
         models: Vec<Arc<dyn Model>>,
         tools: Vec<ToolDef>,
+        gateway: Gateway,
         settings: Settings,
         contact: Contact,
         maintenance: Arc<Notify>,
@@ -75,12 +81,13 @@ impl Engine {
         let tools: BTreeMap<String, ToolDef> =
             tools.into_iter().map(|tool| (tool.name.to_string(), tool)).collect();
         Self {
-            by_wire_name: tools.keys().map(|name| (crate::turn::wire_name(name), name.clone())).collect(),
+            by_wire_name: tools.keys().map(|name| (wire_name(name), name.clone())).collect(),
             all_offered: tools.values().map(spec).collect(),
             tools,
             turns,
             log,
             models,
+            gateway,
             settings,
             contact,
             tasks: TaskTracker::new(),
@@ -93,12 +100,12 @@ impl Engine {
         self.tools.get(name)
     }
 
-    /// Our name of a tool that the model called; its own spelling when there is none.
-    pub(crate) fn tool_of_wire(&self, wire: &str) -> String {
-        self.by_wire_name.get(wire).cloned().unwrap_or_else(|| wire.to_owned())
+    /// Our name of a built-in tool that the model called.
+    pub(crate) fn tool_of_wire(&self, wire: &str) -> Option<String> {
+        self.by_wire_name.get(wire).cloned()
     }
 
-    /// The tools that the model is told of: all but the denied ones.
+    /// The built-in tools that the model is told of: all but the denied ones.
     pub(crate) fn offered(&self, policies: &Policies) -> Arc<[ToolSpec]> {
         let denied = |name: &str| policies.get(name) == Some(&Policy::Deny);
         if !policies.values().any(|policy| *policy == Policy::Deny) {
@@ -114,14 +121,6 @@ impl Engine {
             tokio::time::sleep(delay + Duration::from_millis(5)).await;
             wake.notify_one();
         });
-    }
-}
-
-fn spec(tool: &ToolDef) -> ToolSpec {
-    ToolSpec {
-        name: crate::turn::wire_name(&tool.name),
-        description: tool.description.to_string(),
-        input_schema: tool.input.clone(),
     }
 }
 

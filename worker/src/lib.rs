@@ -26,6 +26,7 @@ use shared::{
     events::EventLog,
     model::{self, embeddings::Embedder},
     outbound::Outbound,
+    remote::{Gateway, GatewaySettings, Registry},
     sessions::{Sessions, TokenKeys},
     tenancy::secrets::{Folder, SecretStore},
     tools::ToolDef,
@@ -118,6 +119,7 @@ pub async fn start(config: Config, extras: Extras) -> anyhow::Result<Running> {
     let first_key = config.fernet_keys.first().cloned().context("FERNET_KEY")?;
     let sessions = Sessions::new(tenants.clone(), TokenKeys::new(first_key), config.session_idle_days);
     let vault = Vault::new(&config.fernet_keys)?;
+    let registry = Registry::new(tenants.clone(), vault.clone(), &config.remote.servers)?;
     let connections = Connections::new(connections::Parts {
         bell: bell.clone(),
         tenants: tenants.clone(),
@@ -125,7 +127,7 @@ pub async fn start(config: Config, extras: Extras) -> anyhow::Result<Running> {
         outbound: Outbound::new(&config.outbound_allow),
         config: config.connections.clone(),
         public_url: config.public_url.as_str().trim_end_matches('/').to_owned(),
-        servers: None,
+        servers: Some(Arc::new(registry.clone())),
         forget: None,
     });
     let items = tenants.clone();
@@ -150,6 +152,13 @@ pub async fn start(config: Config, extras: Extras) -> anyhow::Result<Running> {
         ToolCache::start(config.cache, cache_tenants, engine_pool.clone(), bell.clone(), killed.clone());
     let embedder =
         config.embeddings.as_ref().map(|embeddings| Embedder::new(embeddings, &http)).transpose()?;
+    let gateway = Gateway::start(
+        registry,
+        Outbound::new(&config.outbound_allow),
+        GatewaySettings::of(&config.remote),
+        Arc::new(connections.clone()),
+        Some(cache.clone()),
+    );
     let mut tools = shared::workspace::turn_tools();
     tools.extend(extras.tools);
     tools.extend(extras.cached_tools.map(|make| make(&cache)).unwrap_or_default());
@@ -162,6 +171,7 @@ pub async fn start(config: Config, extras: Extras) -> anyhow::Result<Running> {
         log,
         models,
         tools,
+        gateway.clone(),
         Settings::of(&config),
         Contact::new(config.turn_lease),
         maintenance,
@@ -201,6 +211,7 @@ pub async fn start(config: Config, extras: Extras) -> anyhow::Result<Running> {
             vault,
             connections,
             compactor: jobs::compaction::Compactor::new(engine.turns.clone(), &engine.models, &config.thrift),
+            gateway: gateway.clone(),
             secret_store: folder.map(|folder| Arc::new(Folder(folder)) as Arc<dyn SecretStore>),
             embedding: embedder.map(|embedder| Embedding { embedder, tenants: items }),
         };
@@ -230,6 +241,7 @@ pub async fn start(config: Config, extras: Extras) -> anyhow::Result<Running> {
     tracing::info!(models = ?engine.models.iter().map(|model| model.id().to_string()).collect::<Vec<_>>(), "the worker is ready");
     let done = tokio::spawn(async move {
         supervisor.run().await;
+        gateway.close().await;
         cache.settle().await;
         // What was handed over is taken at once by whoever hears of it.
         let _ = tokio::time::timeout(LAST_RINGS, last_rings.settled()).await;

@@ -23,6 +23,7 @@ pub(crate) const SCHEDULES: &[Schedule] = &[
     Schedule { queue: CONNECTION_REFRESH, task: "connections", every: Duration::from_secs(60) },
     Schedule { queue: MAINTENANCE, task: "deleted-tenants", every: Duration::from_secs(60) },
     Schedule { queue: MAINTENANCE, task: "header-secrets", every: Duration::from_secs(3600) },
+    Schedule { queue: MAINTENANCE, task: "mcp-servers", every: Duration::from_secs(60) },
     Schedule { queue: MAINTENANCE, task: "partitions", every: Duration::from_secs(3600) },
     Schedule { queue: MAINTENANCE, task: "retention", every: Duration::from_secs(300) },
     Schedule { queue: MAINTENANCE, task: "search", every: Duration::from_secs(30) },

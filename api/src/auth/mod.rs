@@ -27,7 +27,7 @@ use tracing::{Span, field::display};
 
 pub(crate) use self::{
     cookie::Cookies,
-    roles::{Admin, Operator},
+    roles::{Admin, Operator, Steward},
 };
 use self::{
     known::{Found, Known},

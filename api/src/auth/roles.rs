@@ -2,7 +2,11 @@
 
 use axum::extract::FromRequestParts;
 use http::request::Parts;
-use shared::tenancy::{AdminActor, OperatorActor};
+use shared::{
+    error::Result as Outcome,
+    identity::Actor,
+    tenancy::{AdminActor, OperatorActor},
+};
 
 use super::Caller;
 use crate::{error::Failure, extract::RequestId, state::App};
@@ -17,6 +21,48 @@ impl FromRequestParts<App> for Admin {
         let Caller(actor) = Caller::from_request_parts(parts, app).await?;
         let RequestId(id) = RequestId::from_request_parts(parts, app).await?;
         Ok(Self(AdminActor::of(actor)?.during(&id)))
+    }
+}
+
+/// Somebody who administers the tenant that the request acts in, or operates the deployment.
+pub(crate) struct Steward {
+    actor: Actor,
+    request_id: String,
+}
+
+impl Steward {
+    /// The actor.
+    pub(crate) fn actor(&self) -> &Actor {
+        &self.actor
+    }
+
+    /// As an admin of the tenant.
+    ///
+    /// # Errors
+    /// 403 when they are none.
+    pub(crate) fn admin(&self) -> Outcome<AdminActor> {
+        Ok(AdminActor::of(self.actor.clone())?.during(&self.request_id))
+    }
+
+    /// As an operator.
+    ///
+    /// # Errors
+    /// 403 when they are none.
+    pub(crate) fn operator(&self) -> Outcome<OperatorActor> {
+        Ok(OperatorActor::of(self.actor.clone())?.during(&self.request_id))
+    }
+}
+
+impl FromRequestParts<App> for Steward {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Failure> {
+        let Caller(actor) = Caller::from_request_parts(parts, app).await?;
+        let RequestId(request_id) = RequestId::from_request_parts(parts, app).await?;
+        if !actor.operator {
+            AdminActor::of(actor.clone())?;
+        }
+        Ok(Self { actor, request_id })
     }
 }
 

@@ -27,6 +27,7 @@ async fn nobody_comes_in_without_a_credential() {
             .replace("{id}", "0198c0de-0000-7000-8000-000000000000")
             .replace("{callId}", "c")
             .replace("{tool}", "t")
+            .replace("{name}", "n")
             .replace("{userId}", "0198c0de-0000-7000-8000-000000000000")
             .replace("{secretId}", "0198c0de-0000-7000-8000-000000000000");
         if !is_guarded {

@@ -10,6 +10,7 @@ mod keys;
 mod limits;
 mod network;
 mod reader;
+mod remote;
 mod sign_ins;
 mod tenants;
 mod variables;
@@ -25,8 +26,9 @@ pub use self::{
     cache::ThriftConfig,
     connections::{ConnectionConfig, NotionIntegration},
     limits::RateLimits,
-    network::Network,
+    network::{Network, Reachable},
     reader::ConfigError,
+    remote::RemoteConfig,
     sign_ins::{OutsideIssuer, SignInConfig},
     tenants::{TenantConfig, WorkosConfig},
     variables::{GROUPS, Group, Variable, env_example},
@@ -104,8 +106,10 @@ pub struct Config {
     pub connections: ConnectionConfig,
     /// Whose `X-Forwarded-For` is believed.
     pub trusted_proxies: Vec<Network>,
-    /// `OUTBOUND_ALLOW`: private addresses that what others name may lead us to.
-    pub outbound_allow: Vec<Network>,
+    /// `OUTBOUND_ALLOW`: private addresses that what others name may lead us to. This machine is one in development.
+    pub outbound_allow: Vec<Reachable>,
+    /// `MCP_*`
+    pub remote: RemoteConfig,
 
     pub db_url: SecretString,
     pub db_engine_url: SecretString,
@@ -254,9 +258,10 @@ fn read(reader: &mut Reader<'_>) -> Option<Config> {
         default_tenant,
         tenants: tenants?,
         sign_ins,
-        connections: connections?,
         trusted_proxies: reader.list("TRUSTED_PROXIES", "an address or a network such as 10.0.0.0/8"),
-        outbound_allow: reader.list("OUTBOUND_ALLOW", "an address or a network such as 10.0.0.0/8"),
+        outbound_allow: outbound_allow(reader, app_env),
+        remote: remote::read(reader, connections.as_ref()),
+        connections: connections?,
         db_pool_max: reader.number("DB_POOL_MAX", 3, 1000),
         embeddings: embeddings::read(reader, model.openai_api_key.as_ref()),
         model,
@@ -349,6 +354,16 @@ fn cors_origins(reader: &mut Reader<'_>) -> Vec<String> {
         origins.push(url.origin().ascii_serialization());
     }
     origins
+}
+
+fn outbound_allow(reader: &mut Reader<'_>, app_env: AppEnv) -> Vec<Reachable> {
+    let expected = "a host, a host and a port, an address or a network such as 10.0.0.0/8";
+    let mut allowed = reader.list("OUTBOUND_ALLOW", expected);
+    if app_env == AppEnv::Dev {
+        let this_machine = ["127.0.0.0/8", "::1", "localhost"];
+        allowed.extend(this_machine.iter().filter_map(|entry| entry.parse().ok()));
+    }
+    allowed
 }
 
 #[cfg(test)]

@@ -42,7 +42,7 @@ groups! {
         RATE_LIMIT_CHAT_PER_MINUTE = "60", "Those of them that make a chat turn.";
         RATE_LIMIT_ADDRESS_PER_MINUTE = "6000", "Requests from one address (or IPv6 /64), with all its credentials together.";
         RATE_LIMIT_ADDRESS_CHAT_PER_MINUTE = "600", "Those of them that make a chat turn.";
-        OUTBOUND_ALLOW = "", "Private addresses that an address given by somebody else may lead to, also without TLS: addresses or networks such as 10.0.0.0/8, separated by commas. Unset: none.";
+        OUTBOUND_ALLOW = "", "What lies inside and may be asked although somebody else named it, also without TLS: hosts, host:port, addresses or networks such as 10.0.0.0/8, separated by commas. In dev this machine always may.";
         MAX_BODY_BYTES = "1048576", "The largest request body, in bytes.";
         LOG_LEVEL = "info", "error, warn, info, debug or trace, or directives such as info,sqlx=debug.";
         DRAIN_SECONDS = "20", "How long a process that was told to stop waits for what it is doing.";
@@ -123,6 +123,13 @@ groups! {
         EMBEDDING_MODEL = "", "Unset: text-embedding-3-small for openai; required with openai-compatible. Another model embeds all items again.";
         EMBEDDING_DIMENSIONS = "", "Asked of the model; unset leaves it to the model.";
         EMBEDDING_API_KEY = "", "Unset: OPENAI_API_KEY for openai, none for openai-compatible.";
+    }
+    "Remote MCP servers" {
+        MCP_SERVERS_FILE = "", "A TOML file of MCP servers that every tenant may use; see docs/remote-servers.md. Unset: none.";
+        MCP_CIRCUIT_BREAKER_FAILURE_THRESHOLD = "5", "After so many failures in a row a server is left alone for a while.";
+        MCP_CIRCUIT_BREAKER_RECOVERY_TIMEOUT = "30", "For so many seconds; then one call tries it.";
+        MCP_CONNECT_TIMEOUT_SECONDS = "2", "How long connecting to a server may take.";
+        MCP_READ_TIMEOUT_SECONDS = "10", "How long a server may be silent before a call counts as failed; progress that it reports counts as a word.";
     }
     "Turns" {
         WORKER_METRICS_PORT = "", "Where a worker answers GET /metrics and /healthz, on APP_HOST; the next of 32 ports when others have it, so all workers of a machine may be given the same. Unset: nowhere.";

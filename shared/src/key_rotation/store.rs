@@ -119,6 +119,21 @@ pub(super) const PLACES: &[Place] = &[
         left: "select key_id, count(*) from oauth_flows where key_id is not null group by 1 order by 1",
     },
     Place {
+        what: "tokens of MCP servers",
+        reach: Reach::Engine,
+        columns: &[Column {
+            name: "mcp_servers.bearer_enc",
+            purpose: "mcp server bearer",
+            read: "select array[bearer_for] as parts, bearer_enc as text from mcp_servers
+                   where tenant_id = $1 and name = $2 and bearer_enc is not null",
+            write: "update mcp_servers set bearer_enc = $4 where tenant_id = $1 and name = $2 and bearer_enc = $3",
+        }],
+        spots: "select tenant_id, '00000000-0000-0000-0000-000000000000'::uuid as user_id, name as key from mcp_servers
+                where split_part(bearer_enc, '.', 1) <> $1 and ($2::uuid is null or (tenant_id, name) > ($2, $3))
+                order by tenant_id, name limit $4",
+        left: "select split_part(bearer_enc, '.', 1), count(*) from mcp_servers where bearer_enc is not null group by 1 order by 1",
+    },
+    Place {
         what: "signing keys",
         reach: Reach::Engine,
         columns: &[Column {

@@ -1,5 +1,7 @@
-//! Named places where a test may stop or pause the process. Unless a process was told a point at its start, which only
+//! What helps when others fail ([`Breaker`]), and named places where a test may stop or pause the process. Unless a process was told a point at its start, which only
 //! `APP_ENV=test` may do, each place is one load of an empty cell.
+
+mod breaker;
 
 use std::{
     sync::{
@@ -8,6 +10,8 @@ use std::{
     },
     time::Duration,
 };
+
+pub use self::breaker::{Breaker, BreakerSettings, Leave};
 
 static ARMED: OnceLock<Failpoint> = OnceLock::new();
 

@@ -6,7 +6,7 @@ pub mod control;
 pub mod hosts;
 pub mod memberships;
 pub mod people;
-mod remembered;
+pub(crate) mod remembered;
 pub mod secrets;
 pub mod signature;
 mod store;

@@ -19,7 +19,7 @@ use crate::error::{Code, Error, Result};
 const FAILED: Duration = Duration::from_secs(1);
 
 /// Answers by key.
-pub(super) struct Remembered<K, V> {
+pub(crate) struct Remembered<K, V> {
     believed: Duration,
     most: usize,
     known: Mutex<HashMap<K, Arc<Gate<Known<V>>>>>,
@@ -33,7 +33,7 @@ enum Known<V> {
 
 impl<K: Eq + Hash + Clone, V: Clone> Remembered<K, V> {
     /// Believes answers for so long, and keeps at most so many.
-    pub(super) fn new(believed: Duration, most: usize) -> Self {
+    pub(crate) fn new(believed: Duration, most: usize) -> Self {
         Self { believed, most, known: Mutex::default() }
     }
 
@@ -41,7 +41,7 @@ impl<K: Eq + Hash + Clone, V: Clone> Remembered<K, V> {
     ///
     /// # Errors
     /// The look-up's.
-    pub(super) async fn get<F>(&self, key: &K, look_up: impl FnOnce() -> F) -> Result<V>
+    pub(crate) async fn get<F>(&self, key: &K, look_up: impl FnOnce() -> F) -> Result<V>
     where
         F: Future<Output = Result<V>>,
     {
@@ -66,12 +66,12 @@ impl<K: Eq + Hash + Clone, V: Clone> Remembered<K, V> {
     }
 
     /// Looks again at the next question about this key.
-    pub(super) fn forget(&self, key: &K) {
+    pub(crate) fn forget(&self, key: &K) {
         self.known().remove(key);
     }
 
     /// Looks again at the next question, whatever it is about.
-    pub(super) fn forget_all(&self) {
+    pub(crate) fn forget_all(&self) {
         self.known().clear();
     }
 

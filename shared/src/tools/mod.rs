@@ -3,6 +3,8 @@
 //! [`Effect`] is the one source of what may be run again after a crash, what may need a person's approval and how a
 //! tool is described to others. Tools get their identity from the transaction they are handed, never from arguments.
 
+mod wire;
+
 use std::{borrow::Cow, sync::Arc};
 
 use futures::future::BoxFuture;
@@ -15,6 +17,8 @@ use crate::{
     identity::Actor,
     ids::{SessionId, TurnId},
 };
+
+pub use self::wire::wire_name;
 
 /// What calling a tool does to the world.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

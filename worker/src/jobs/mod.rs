@@ -1,4 +1,5 @@
-//! What tickets have done. Maintenance: partitions, retention [Q4], done tickets, header secrets and what deleted tenants leave behind. Everything is deleted in chunks of well under a second, so
+//! What tickets have done. Maintenance: partitions, retention [Q4], done tickets, header secrets, what deleted tenants leave
+//! behind, and a look at other people's servers. Everything is deleted in chunks of well under a second, so
 //! that no transaction holds up the change feed or vacuum.
 
 pub(crate) mod compaction;
@@ -15,6 +16,7 @@ use serde_json::Value;
 use shared::{
     Error,
     connections::Connections,
+    remote::{Gateway, health},
     tenancy::{
         control,
         secrets::{self, Rotated, SecretStore},
@@ -40,6 +42,8 @@ pub(crate) struct Upkeep {
     /// Sums up old turns; none where there is no model for it.
     pub(crate) compactor: Option<compaction::Compactor>,
     pub(crate) connections: Connections,
+    /// Asks other people's servers how they are.
+    pub(crate) gateway: Gateway,
     /// Where new header secrets are put; without one they wait to be fetched.
     pub(crate) secret_store: Option<Arc<dyn SecretStore>>,
     /// What embeds items; without it nothing is on that list.
@@ -114,6 +118,12 @@ async fn run(task: &str, upkeep: &Upkeep) -> Result<(), Error> {
                     sealed_again = rotated.sealed_again,
                     "header secrets were rotated"
                 );
+            }
+        }
+        "mcp-servers" => {
+            let (asked, unwell) = health::check_all(engine, &upkeep.gateway).await?;
+            if unwell > 0 {
+                tracing::warn!(asked, unwell, "MCP servers do not answer as they should");
             }
         }
         "partitions" => {

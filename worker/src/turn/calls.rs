@@ -86,20 +86,18 @@ impl Attempt {
             return Plan::Answer(sentence.to_owned());
         }
         if call.tool == on_demand::SEARCH_TOOLS {
-            let all = self.engine.offered(&self.context.policies);
-            return match on_demand::search(&all, call.arguments.as_ref()) {
+            return match on_demand::search(&self.offered(), call.arguments.as_ref()) {
                 Ok(found) => Plan::Found(found),
                 Err(sentence) => Plan::Answer(sentence),
             };
         }
-        let Some(tool) = self.engine.tool(&call.tool) else {
-            return Plan::Answer(format!("there is no tool {}", call.tool));
-        };
-        if state == Some(&CallState::Begun) && !tool.effect.may_run_again() {
+        let tool = self.tool(&call.tool);
+        if state == Some(&CallState::Begun) && !tool.is_some_and(|tool| tool.effect.may_run_again()) {
             let sentence = "the outcome of this call is unknown: the process that made it died; look before you repeat it";
             return Plan::Answer(sentence.to_owned());
         }
-        match self.context.policies.get(&call.tool).copied().unwrap_or(Policy::Allow) {
+        let Some(tool) = tool else { return Plan::Answer(self.missing(&call.tool)) };
+        match self.policy(&call.tool) {
             Policy::Allow => Plan::Run(tool),
             Policy::Deny => Plan::Answer(format!("{} is not allowed in this workspace", call.tool)),
             Policy::Ask => match self.context.approvals.get(&call.id) {

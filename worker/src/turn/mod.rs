@@ -11,6 +11,7 @@ mod on_demand;
 mod prompt;
 mod step;
 mod thrift;
+mod tools;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -19,6 +20,7 @@ use shared::{
     error::Code,
     events::{Stopped, TurnLog},
     model::{ModelMessage, StopReason},
+    remote::Toolset,
     turns::{Claimed, Context, FinishedUsage, ModelStep, StoredStep, Warning},
 };
 use tokio::time::Instant;
@@ -26,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::engine::Engine;
 
-pub(crate) use prompt::wire_name;
+pub(crate) use tools::spec;
 
 /// Why an attempt goes no further.
 #[derive(Debug)]
@@ -74,6 +76,8 @@ pub(crate) struct Attempt {
     this_turn: usize,
     /// The history is so long that its old turns should become a summary.
     is_long: bool,
+    /// What other people's servers offer this turn.
+    tools: Arc<Toolset>,
     /// The newest reply of the model and which of its calls have results, by call id.
     open: Option<OpenReply>,
     /// Number of the newest model step.
@@ -169,6 +173,7 @@ impl Attempt {
             this_turn: messages.len(),
             is_long,
             messages,
+            tools: Arc::default(),
             context,
             deadline,
             signals,
@@ -180,6 +185,7 @@ impl Attempt {
 
     async fn drive(&mut self) -> Result<Reached, Stop> {
         self.announce().await?;
+        self.find_tools().await?;
         loop {
             self.check()?;
             if self.open.is_some() {

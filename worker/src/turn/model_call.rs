@@ -16,7 +16,7 @@ use shared::{
     turns::{CallRecord, ModelStep, Settled, Warning},
 };
 
-use super::{Attempt, Stop, from_log, on_demand, prompt, thrift};
+use super::{Attempt, Stop, from_log, on_demand, thrift, tools::marked};
 
 /// A provider that wants to be asked again later than this is passed over.
 const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(30);
@@ -64,22 +64,25 @@ impl Attempt {
     /// What this model is asked, as thriftily as the settings want it.
     fn request(&self, model: &ModelId) -> ModelRequest {
         let thrift = &self.engine.settings.thrift;
-        let tools = self.engine.offered(&self.context.policies);
+        let tools = self.offered();
         let plain = ModelRequest {
-            system: prompt::system(&self.context),
+            system: self.system(),
             max_output_tokens: MAX_OUTPUT_TOKENS,
             ..ModelRequest::default()
         };
         // The offline model reads results as they were stored, and costs nothing.
-        if !thrift.on || model.provider == Provider::Offline {
+        if model.provider == Provider::Offline {
             return ModelRequest { messages: self.messages.clone(), tools, ..plain };
+        }
+        if !thrift.on {
+            return ModelRequest { messages: marked(self.messages.clone()), tools, ..plain };
         }
         let offer = on_demand::offer(tools, &self.messages, thrift.tools_on_demand_above);
         let conversation = format!("{}:{}", self.claimed.actor.tenant, self.claimed.conversation);
         let mut cache_key = shared::cache::hash(&conversation);
         cache_key.truncate(32);
         ModelRequest {
-            messages: thrift::sent(&self.messages, self.this_turn, thrift),
+            messages: marked(thrift::sent(&self.messages, self.this_turn, thrift)),
             tools: offer.tools,
             lasting_tools: offer.lasting,
             cache_key: Some(cache_key),
@@ -255,7 +258,7 @@ impl Attempt {
             CallRecord {
                 id: format!("call_{}_{step}_{index}", self.claimed.turn_no),
                 provider_id: call.id,
-                tool: self.engine.tool_of_wire(&call.name),
+                tool: self.tool_of_wire(&call.name),
                 arguments,
                 malformed,
             }

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use serde_json::Value;
 use shared::{
     model::{ModelMessage, NativeBlocks, ToolCall, ToolResult},
+    tools::wire_name,
     turns::{CallRecord, Context, HistoryMessage, ModelStep, StoredStep},
 };
 
@@ -179,18 +180,4 @@ pub(super) fn results(calls: &[CallRecord], states: &HashMap<String, CallState>)
             },
         })
         .collect()
-}
-
-/// A tool's name as every provider takes it: letters, digits, `_` and `-`, at most 64 of them. Also of one that a model
-/// made up, which is replayed with its call: a name that a provider refuses would end the conversation for good.
-pub(crate) fn wire_name(tool: &str) -> String {
-    let plain = tool.replace('.', "__");
-    let wire: String = plain
-        .chars()
-        .map(
-            |letter| if letter.is_ascii_alphanumeric() || matches!(letter, '_' | '-') { letter } else { '_' },
-        )
-        .take(64)
-        .collect();
-    if wire.is_empty() { "unnamed".to_owned() } else { wire }
 }

@@ -2,6 +2,8 @@
 
 pub(crate) mod audit;
 pub(crate) mod cache;
+pub(crate) mod mcp_servers;
+pub(crate) mod mcp_tools;
 pub(crate) mod members;
 pub(crate) mod secrets;
 pub(crate) mod tenants;
@@ -163,7 +165,7 @@ pub(crate) async fn delete_policy(
 /// Tools of remote servers come and go, so any name that a tool can have may have a policy.
 fn tool_name(name: &str) -> Answer<&str> {
     let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.');
-    if (1..=128).contains(&name.len()) && name.bytes().all(fits) {
+    if (1..=192).contains(&name.len()) && name.bytes().all(fits) {
         Ok(name)
     } else {
         Err(Error::not_found("no tool can have this name").into())

@@ -50,6 +50,7 @@ pub struct Builder {
     in_process: bool,
     worker_binary: Option<PathBuf>,
     tools: Option<MakeTools>,
+    stewards: bool,
 }
 
 /// Tools of a worker within this process, over its cache.
@@ -69,6 +70,7 @@ impl Default for Builder {
             in_process: false,
             worker_binary: None,
             tools: None,
+            stewards: false,
         }
     }
 }
@@ -151,6 +153,13 @@ impl Builder {
         self
     }
 
+    /// Users who administer their tenants and operate the deployment (plain members).
+    #[must_use]
+    pub fn stewards(mut self) -> Self {
+        self.stewards = true;
+        self
+    }
+
     /// Another program than `worker`.
     #[must_use]
     pub fn worker_binary(mut self, path: &str) -> Self {
@@ -217,8 +226,8 @@ impl Builder {
                     tenant: id,
                     user,
                     email: &email,
-                    role: Role::Member,
-                    operator: false,
+                    role: if self.stewards { Role::Admin } else { Role::Member },
+                    operator: self.stewards,
                     key: &SecretString::from(key.clone()),
                     running_turns: self.running_turns,
                 },
@@ -254,6 +263,8 @@ impl Builder {
         set("MODEL_RETRY_BASE_MS", "20");
         set("MODEL_IDLE_TIMEOUT_SECONDS", "20");
         set("DRAIN_SECONDS", "5");
+        // Stand-ins for other people's servers are on this machine.
+        set("OUTBOUND_ALLOW", "127.0.0.1");
         for name in ["", "CHAT_", "ADDRESS_", "ADDRESS_CHAT_"] {
             set(&format!("RATE_LIMIT_{name}PER_MINUTE"), "0");
         }

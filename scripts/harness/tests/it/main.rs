@@ -18,6 +18,8 @@ mod outside_tools;
 mod poison;
 mod providers;
 mod readers;
+mod remote;
+mod remote_faults;
 mod retry;
 mod rolling;
 mod run;

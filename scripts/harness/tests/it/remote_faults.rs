@@ -1,0 +1,268 @@
+//! Servers of somebody else that go wrong: what it costs the turn, and what reaches them [R2].
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use harness::{
+    client::Chat,
+    fakes::mcp::{Behaviour, Era, FakeMcp, FakeTool},
+    stack::{Builder, Stack},
+};
+use serde_json::json;
+
+use crate::{
+    remote::{add, call, offered, result},
+    run::{SOON, ensure_eq, here, processes, run},
+};
+
+/// Patience for a test: a second for what takes ten in life.
+fn impatient(builder: Builder) -> Builder {
+    builder.stewards().env("MCP_READ_TIMEOUT_SECONDS", "1").env("MCP_CONNECT_TIMEOUT_SECONDS", "1")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_fault_ends_in_a_sentence() -> Result<()> {
+    for era in [Era::Modern, Era::Legacy] {
+        let faults = [
+            ("stall", Behaviour::Stall, "does not answer in time"),
+            ("cut", Behaviour::Cut, "server docs"),
+            ("short", Behaviour::Short, "cannot be reached"),
+            ("error", Behaviour::Error(-32602, "wants a\u{200b} query"), "refused the call: wants a query"),
+            ("teapot", Behaviour::Status(418), "refused the call: HTTP 418"),
+            ("broken", Behaviour::Status(500), "cannot be reached"),
+            ("limited", Behaviour::Status(429), "less often"),
+            ("closed", Behaviour::Status(401), "does not accept the credential"),
+            ("flood", Behaviour::Huge(20 << 20), "server docs"),
+        ];
+        let tools =
+            faults.iter().map(|(name, behaviour, _)| FakeTool::reads(name, behaviour.clone())).collect();
+        let docs = FakeMcp::start(era, tools).await?;
+        // The breaker has a test of its own.
+        let builder = impatient(here()).env("MCP_CIRCUIT_BREAKER_FAILURE_THRESHOLD", "1000");
+        run(builder, async |stack: &mut Stack| {
+            let client = stack.client(0);
+            add(&client, "docs", &docs, json!({})).await?;
+            for (name, _, sentence) in &faults {
+                let job = call(&client, &format!("docs.{name}"), &json!({})).await?;
+                let (said, is_error) = result(&job);
+                ensure!(is_error && said.contains(sentence), "{era:?} {name}: {said}");
+                ensure!(!said.contains("127.0.0.1"), "an address is told: {said}");
+            }
+            // It can be used again after all of that.
+            docs.set_tools(vec![FakeTool::reads("fine", Behaviour::Echo)]);
+            crate::remote::until("the new tool", async || Ok(offered(&client).await? == ["docs.fine"]))
+                .await?;
+            crate::remote::until("it runs", async || {
+                Ok(!result(&call(&client, "docs.fine", &json!({})).await?).1)
+            })
+            .await
+        })
+        .await?;
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_read_is_tried_twice_and_a_write_once() -> Result<()> {
+    let tools = vec![
+        FakeTool::reads("read", Behaviour::StatusOnce(503)),
+        FakeTool::writes("write", Behaviour::StatusOnce(503)),
+        FakeTool::reads("never", Behaviour::Status(503)),
+    ];
+    let docs = FakeMcp::start(Era::Modern, tools).await?;
+    run(impatient(here()), async |stack: &mut Stack| {
+        let client = stack.client(0);
+        add(&client, "docs", &docs, json!({})).await?;
+        let calls = || docs.received_of("tools/call").len();
+        ensure!(!result(&call(&client, "docs.read", &json!({})).await?).1, "the second try went well");
+        ensure_eq!(calls(), 2, "calls of the read");
+        ensure!(result(&call(&client, "docs.write", &json!({})).await?).1, "a write is not tried again");
+        ensure_eq!(calls(), 3, "calls after the write");
+        ensure!(result(&call(&client, "docs.never", &json!({})).await?).1, "twice is enough");
+        ensure_eq!(calls(), 5, "calls after the hopeless one");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_keeps_failing_is_left_alone_and_tried_again() -> Result<()> {
+    let docs = FakeMcp::start(Era::Legacy, vec![FakeTool::writes("write", Behaviour::Echo)]).await?;
+    let builder = impatient(here())
+        .env("MCP_CIRCUIT_BREAKER_FAILURE_THRESHOLD", "3")
+        .env("MCP_CIRCUIT_BREAKER_RECOVERY_TIMEOUT", "2");
+    run(builder, async |stack: &mut Stack| {
+        let client = stack.client(0);
+        add(&client, "docs", &docs, json!({})).await?;
+        ensure!(!result(&call(&client, "docs.write", &json!({})).await?).1, "well");
+        // What is about credentials says nothing about the server.
+        docs.refuse_everything(Some(401));
+        for _ in 0..5 {
+            ensure!(result(&call(&client, "docs.write", &json!({})).await?).1, "refused");
+        }
+        docs.refuse_everything(Some(500));
+        for _ in 0..3 {
+            ensure!(
+                result(&call(&client, "docs.write", &json!({})).await?).0.contains("cannot be reached"),
+                "broken"
+            );
+        }
+        let before = docs.received().len();
+        let open = Instant::now();
+        let (said, _) = result(&call(&client, "docs.write", &json!({})).await?);
+        if open.elapsed() < Duration::from_secs(1) {
+            ensure!(said.contains("left alone"), "{said}");
+            ensure_eq!(docs.received().len(), before, "an open breaker asks nobody");
+        }
+        docs.refuse_everything(None);
+        crate::remote::until("it is tried again", async || {
+            Ok(!result(&call(&client, "docs.write", &json!({})).await?).1)
+        })
+        .await
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_forgotten_session_is_opened_again() -> Result<()> {
+    let docs = FakeMcp::start(Era::Legacy, vec![FakeTool::writes("write", Behaviour::Echo)]).await?;
+    run(impatient(here()), async |stack: &mut Stack| {
+        let client = stack.client(0);
+        add(&client, "docs", &docs, json!({})).await?;
+        for _ in 0..2 {
+            ensure!(!result(&call(&client, "docs.write", &json!({"query": "x"})).await?).1, "well");
+            docs.forget_sessions();
+        }
+        ensure!(docs.received_of("initialize").len() >= 2, "sessions");
+        // Stopping says goodbye.
+        stack.workers[0].stop().await?;
+        ensure!(
+            docs.until(SOON, |docs| !docs.received_of("DELETE").is_empty()).await,
+            "the session was left open"
+        );
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn people_have_sessions_of_their_own() -> Result<()> {
+    let docs = FakeMcp::start(Era::Legacy, vec![FakeTool::reads("read", Behaviour::Echo)]).await?;
+    run(impatient(here()).tenants(2), async |stack: &mut Stack| {
+        let (one, other) = (stack.client(0), stack.client(1));
+        add(&one, "docs", &docs, json!({"scope": "deployment"})).await?;
+        for client in [&one, &other, &one] {
+            crate::remote::until("its turn", async || {
+                Ok(!result(&call(client, "docs.read", &json!({})).await?).1)
+            })
+            .await?;
+        }
+        let calls = docs.received_of("tools/call");
+        let sessions: std::collections::BTreeSet<_> =
+            calls.iter().map(|call| call.header("mcp-session-id")).collect();
+        ensure_eq!(sessions.len(), 2, "sessions of {} calls", calls.len());
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cancelled_turn_gives_its_call_up() -> Result<()> {
+    for era in [Era::Modern, Era::Legacy] {
+        let docs = FakeMcp::start(era, vec![FakeTool::reads("stall", Behaviour::Stall)]).await?;
+        run(here().stewards(), async |stack: &mut Stack| {
+            let client = stack.client(0);
+            add(&client, "docs", &docs, json!({})).await?;
+            let posted = client.accept(&Chat::new("[[tool:docs__stall {}]]")).await?;
+            ensure!(docs.until(SOON, |docs| docs.received_of("tools/call").len() == 1).await, "it is called");
+            client.cancel(&posted.job).await?;
+            client.until(&posted.job, &["cancelled"], SOON).await?;
+            ensure!(
+                docs.until(SOON, |docs| docs.given_up().contains(&"stall".to_owned())).await,
+                "{era:?}: it was not told"
+            );
+            Ok(())
+        })
+        .await?;
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn progress_counts_as_a_word() -> Result<()> {
+    let slow = Behaviour::Progress(6, Duration::from_millis(400));
+    let docs = FakeMcp::start(Era::Modern, vec![FakeTool::writes("slow", slow)]).await?;
+    run(impatient(here()), async |stack: &mut Stack| {
+        let client = stack.client(0);
+        add(&client, "docs", &docs, json!({})).await?;
+        let (said, is_error) = result(&call(&client, "docs.slow", &json!({"query": "x"})).await?);
+        ensure!(!is_error, "{said}");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lists_are_read_within_bounds() -> Result<()> {
+    let looping = FakeMcp::start(Era::Modern, vec![FakeTool::reads("read", Behaviour::Echo)]).await?;
+    looping.loop_cursors();
+    let endless = FakeMcp::start(Era::Modern, vec![FakeTool::reads("read", Behaviour::Echo)]).await?;
+    endless.endless_pages(1_000_000);
+    let odd = vec![
+        FakeTool::reads("bad name", Behaviour::Echo),
+        FakeTool::reads("twice", Behaviour::Echo),
+        FakeTool::reads("twice", Behaviour::Echo).with("description", "another".into()),
+        FakeTool::reads("hidden", Behaviour::Echo).with("description", "a\u{202e}b\u{200b}c".into()),
+    ];
+    let odd = FakeMcp::start(Era::Legacy, odd).await?;
+    run(impatient(here()), async |stack: &mut Stack| {
+        let client = stack.client(0);
+        for (name, fake) in [("endless", &endless), ("looping", &looping), ("odd", &odd)] {
+            add(&client, name, fake, json!({})).await?;
+        }
+        let names = offered(&client).await?;
+        ensure_eq!(names.iter().filter(|name| name.starts_with("endless.")).count(), 20, "pages");
+        ensure!(names.contains(&"looping.read".to_owned()), "{names:?}");
+        ensure!(looping.received_of("tools/list").len() <= 3, "a loop is left at once");
+        let tools = client.get("/tools").await?.json();
+        let held =
+            tools["servers"].as_array().context("servers")?.iter().find(|server| server["name"] == "odd");
+        ensure_eq!(held.context("odd")?["held"].as_array().map(Vec::len), Some(2), "{tools}");
+        let hidden =
+            tools["tools"].as_array().context("tools")?.iter().find(|tool| tool["name"] == "odd.hidden");
+        ensure_eq!(hidden.context("hidden")?["description"], "abc", "description");
+        Ok(())
+    })
+    .await
+}
+
+/// A worker dies in the midst of a call; another takes the turn over. Answers how often the tool was called.
+async fn dies(tool: FakeTool, name: &str, unknown: bool) -> Result<usize> {
+    let docs = FakeMcp::start(Era::Legacy, vec![tool]).await?;
+    run(impatient(processes()).workers(0), async |stack: &mut Stack| {
+        let doomed = stack.start_worker(&[("ALFRED_FAILPOINT", "outside_tool_after_call=abort")]).await?;
+        let client = stack.client(0);
+        add(&client, "docs", &docs, json!({})).await?;
+        let posted = client.accept(&Chat::new(&format!("[[tool:docs__{name} {{}}]]"))).await?;
+        stack.workers[doomed].real().wait(Duration::from_secs(15)).await?;
+        stack.start_worker(&[]).await?;
+        let job = client.until(&posted.job, &["succeeded"], SOON).await?;
+        let (said, is_error) = result(&job);
+        ensure_eq!((is_error, said.contains("unknown")), (unknown, unknown), "{said}");
+        Ok(())
+    })
+    .await?;
+    Ok(docs.received_of("tools/call").len())
+}
+
+#[tokio::test]
+async fn a_read_whose_worker_died_is_made_again() -> Result<()> {
+    ensure_eq!(dies(FakeTool::reads("read", Behaviour::Echo), "read", false).await?, 2, "calls");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_write_whose_worker_died_is_reported_as_unknown() -> Result<()> {
+    ensure_eq!(dies(FakeTool::writes("write", Behaviour::Echo), "write", true).await?, 1, "calls");
+    Ok(())
+}
