@@ -85,7 +85,7 @@ pub(super) async fn insert(
 ) -> Result<bool> {
     let done = sqlx::query(
         "insert into mcp_servers (tenant_id, name, definition, bearer_enc, bearer_for)
-         values ($1, $2, $3, $4, case when $4 is not null then $5 end)
+         values ($1, $2, $3, $4::text, case when $4::text is not null then $5::text end)
          on conflict (tenant_id, name) do nothing",
     )
     .bind(owner)
@@ -107,8 +107,8 @@ pub(super) async fn update(
     bearer_for: &str,
 ) -> Result<()> {
     sqlx::query(
-        "update mcp_servers set definition = $3, bearer_enc = $4,
-           bearer_for = case when $4 is not null then $5 end, updated_at = now()
+        "update mcp_servers set definition = $3, bearer_enc = $4::text,
+           bearer_for = case when $4::text is not null then $5::text end, updated_at = now()
          where tenant_id = $1 and name = $2",
     )
     .bind(owner)
@@ -132,12 +132,12 @@ pub(super) async fn delete(connection: &mut PgConnection, owner: TenantId, name:
 
 /// What was approved of a server is approved of that server at that address only. For the deployment's: in every tenant.
 pub(super) async fn drop_pins(connection: &mut PgConnection, owner: TenantId, name: &str) -> Result<()> {
-    sqlx::query("delete from mcp_tools where ($1 = '00000000-0000-0000-0000-000000000000' or tenant_id = $1) and server = $2")
+    sqlx::query("delete from mcp_tools where ($1::uuid = '00000000-0000-0000-0000-000000000000' or tenant_id = $1) and server = $2")
         .bind(owner)
         .bind(name)
         .execute(&mut *connection)
         .await?;
-    sqlx::query("delete from mcp_tool_changes where ($1 = '00000000-0000-0000-0000-000000000000' or tenant_id = $1) and server = $2")
+    sqlx::query("delete from mcp_tool_changes where ($1::uuid = '00000000-0000-0000-0000-000000000000' or tenant_id = $1) and server = $2")
         .bind(owner)
         .bind(name)
         .execute(connection)
