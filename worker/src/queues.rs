@@ -143,10 +143,13 @@ async fn handle(ticket: Value, queue: Data<Handling>) -> Result<(), BoxDynError>
         return jobs::compact_guarded(ticket, &queue.upkeep).await;
     }
     if ticket.get("connection").is_some() {
-        return match serde_json::from_value::<RefreshTicket>(ticket) {
+        let outcome = match serde_json::from_value::<RefreshTicket>(ticket) {
             Ok(ticket) => jobs::refresh::run(ticket, &queue.upkeep.connections).await,
             Err(error) => Err(AbortError::new(error).into()),
         };
+        // Of several tickets at once, an outcome is written with the next poll.
+        queue.told.notify_one();
+        return outcome;
     }
     match serde_json::from_value::<MaintenanceTicket>(ticket) {
         Ok(ticket) => {

@@ -253,9 +253,11 @@ async fn one_text(stack: &Stack, statement: &'static str) -> Result<String> {
 
 /// Polls until this holds.
 async fn until(what: &str, mut holds: impl AsyncFnMut() -> Result<bool>) -> Result<()> {
-    let deadline = tokio::time::Instant::now() + crate::run::SOON;
+    // A queue looks by itself every 30 seconds.
+    let within = 2 * crate::run::SOON;
+    let deadline = tokio::time::Instant::now() + within;
     while !holds().await? {
-        ensure!(tokio::time::Instant::now() < deadline, "{what}: not within {:?}", crate::run::SOON);
+        ensure!(tokio::time::Instant::now() < deadline, "{what}: not within {within:?}");
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
     Ok(())
