@@ -102,10 +102,9 @@ async fn a_server_that_keeps_failing_is_left_alone_and_tried_again() -> Result<(
         }
         docs.refuse_everything(Some(500));
         for _ in 0..3 {
-            ensure!(
-                result(&call(&client, "docs.write", &json!({})).await?).0.contains("cannot be reached"),
-                "broken"
-            );
+            let (said, _) = result(&call(&client, "docs.write", &json!({})).await?);
+            // Looks at its list count as failures, too.
+            ensure!(said.contains("cannot be reached") || said.contains("left alone"), "broken: {said}");
         }
         let before = docs.received().len();
         let open = Instant::now();
