@@ -104,6 +104,18 @@ fn described(entities: &'static [EntityDef]) -> (Router<App>, OpenApi) {
         .routes(routes!(routes::tenant::get_tenant))
         .routes(routes!(routes::admin::members::list_members, routes::admin::members::post_member))
         .routes(routes!(routes::admin::members::patch_member, routes::admin::members::delete_member))
+        .routes(routes!(routes::admin::agents::list_agents, routes::admin::agents::post_agent))
+        .routes(routes!(
+            routes::admin::agents::get_agent,
+            routes::admin::agents::patch_agent,
+            routes::admin::agents::delete_agent
+        ))
+        .routes(routes!(routes::admin::agents::post_agent_secret))
+        .routes(routes!(routes::admin::agents::get_agent_health))
+        .routes(routes!(routes::admin::deliveries::list_deliveries))
+        .routes(routes!(routes::admin::deliveries::replay_deliveries))
+        .routes(routes!(routes::admin::deliveries::get_delivery))
+        .routes(routes!(routes::admin::deliveries::replay_delivery))
         .routes(routes!(routes::admin::audit::list_audit))
         .routes(routes!(routes::admin::cache::get_cache, routes::admin::cache::delete_cache))
         .routes(routes!(routes::admin::tenants::list_tenants, routes::admin::tenants::post_tenant))

@@ -11,7 +11,7 @@ use shared::{
     counters::Counters,
     db::{self, DbRole, TenantDb},
     events::Hub,
-    identity::{SignInSettings, SignIns},
+    identity::{SignInSettings, SignIns, TellAgents},
     mcp::authorization::AuthorizationServer,
     model::{self, embeddings::Embedder},
     outbound::Outbound,
@@ -88,7 +88,12 @@ pub async fn start_with_entities(config: Config, entities: &'static [EntityDef])
     let draining = CancellationToken::new();
     let ending =
         Ending { draining: draining.clone(), cut: CancellationToken::new(), connections: TaskTracker::new() };
-    let sign_ins = SignIns::start(engine.clone(), sign_in_settings(&config), draining.clone())?;
+    let sign_ins = SignIns::start(
+        engine.clone(),
+        sign_in_settings(&config),
+        tell_agents(bell.clone()),
+        draining.clone(),
+    )?;
     let vault = Vault::new(&config.fernet_keys)?;
     let outbound = Outbound::new(&config.outbound_allow);
     let registry = Registry::new(tenants.clone(), vault.clone(), &config.remote.servers)?;
@@ -128,6 +133,7 @@ pub async fn start_with_entities(config: Config, entities: &'static [EntityDef])
             .then(|| AuthorizationServer::new(engine.clone(), outbound)),
         gateway,
         callers,
+        outbound: Outbound::new(&config.outbound_allow),
         vault,
         metrics: Metrics::new(Recorder::start()?),
         config,
@@ -186,6 +192,7 @@ fn sign_in_settings(config: &Config) -> SignInSettings {
         access_life: config.sign_ins.access_life,
         idle_days: config.sign_ins.idle_days,
         password_cost: config.sign_ins.password_cost,
+        home_tenant: config.default_tenant,
     }
 }
 
@@ -194,6 +201,10 @@ fn embedder(config: &Config) -> anyhow::Result<Option<Embedder>> {
     let Some(embeddings) = &config.embeddings else { return Ok(None) };
     let http = model::http::client(|builder| builder).context("the HTTP client for embeddings")?;
     Ok(Some(Embedder::new(embeddings, &http)?))
+}
+
+fn tell_agents(bell: Bell) -> TellAgents {
+    Arc::new(move || bell.ring(Ring::Deliveries))
 }
 
 fn options(url: &SecretString, variable: &str, role: DbRole) -> anyhow::Result<PgConnectOptions> {

@@ -3,9 +3,20 @@
 use std::{ops::Deref, sync::Arc};
 
 use shared::{
-    bell::Bell, config::Config, connections::Connections, db::TenantDb, events::Hub,
-    mcp::authorization::AuthorizationServer, model::embeddings::Embedder, remote::Gateway,
-    sessions::LastAccessed, tools::ToolDef, turns::Turns, vault::Vault, workspace::changes::ChangeHub,
+    bell::{Bell, Ring},
+    config::Config,
+    connections::Connections,
+    db::TenantDb,
+    events::Hub,
+    mcp::authorization::AuthorizationServer,
+    model::embeddings::Embedder,
+    outbound::Outbound,
+    remote::Gateway,
+    sessions::LastAccessed,
+    tools::ToolDef,
+    turns::Turns,
+    vault::Vault,
+    workspace::changes::ChangeHub,
 };
 use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
@@ -38,6 +49,8 @@ pub(crate) struct Parts {
     pub(crate) oauth: Option<AuthorizationServer>,
     /// People's accounts at other services.
     pub(crate) connections: Connections,
+    /// Asks addresses that others named.
+    pub(crate) outbound: Outbound,
     /// Seals secrets at rest.
     pub(crate) vault: Vault,
     pub(crate) metrics: Metrics,
@@ -46,6 +59,11 @@ pub(crate) struct Parts {
 }
 
 impl App {
+    /// Has agents told, after the commit of something that they want to know.
+    pub(crate) fn tell_agents(&self) {
+        self.bell.ring(Ring::Deliveries);
+    }
+
     pub(crate) fn new(parts: Parts) -> Self {
         Self(Arc::new(parts))
     }

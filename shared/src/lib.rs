@@ -1,8 +1,10 @@
 //! The product: its domains, their rules and their SQL. `api` and `worker` are two ways to drive it.
 //!
 //! Floors, from the ground: error, ids · config · db, counters, telemetry, outbound · bell, identity, tools, model, oauth, vault ·
-//! tenancy, jobs, events, cache, connections, workspace · remote · turns, key_rotation. Arrows run down only; nothing here knows HTTP.
+//! tenancy, jobs, events, cache, connections, workspace · remote · turns, agents, key_rotation. Arrows run down only; nothing here
+//! knows HTTP.
 
+pub mod agents;
 pub mod bell;
 pub mod cache;
 pub mod config;

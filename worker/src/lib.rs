@@ -17,6 +17,10 @@ use std::{sync::Arc, time::Duration};
 use anyhow::Context;
 use secrecy::{ExposeSecret, SecretString};
 use shared::{
+    agents::{
+        configured,
+        deliveries::{Deliverer, DeliverySettings},
+    },
     bell::{Bell, Channel, Heard, Ring},
     cache::ToolCache,
     config::Config,
@@ -105,7 +109,7 @@ pub async fn start(config: Config, extras: Extras) -> anyhow::Result<Running> {
     let engine_pool = db::pool(engine_options.clone(), config.db_pool_max);
     let counters = Arc::new(Counters::start(db::relaxed_pool(engine_options.clone())));
     let app_pool = db::pool(app, config.db_pool_max);
-    let mut channels = vec![Channel::Work, Channel::Cancel, Channel::Cache];
+    let mut channels = vec![Channel::Work, Channel::Cancel, Channel::Cache, Channel::Deliveries];
     if config.embeddings.is_some() && !extras.solo {
         channels.push(Channel::Changes);
     }
@@ -200,13 +204,36 @@ pub async fn start(config: Config, extras: Extras) -> anyhow::Result<Running> {
         let pools = vec![("app", app_pool), ("engine", engine_pool.clone())];
         spawn(Box::pin(metrics.serve(pools)));
     }
-    spawn(Box::pin(hear(bell.clone(), Arc::clone(&engine.wake), chat_turns, stopping.clone())));
+    let told_of_deliveries: Arc<Notify> = Arc::default();
+    let hearing = hear(
+        bell.clone(),
+        Arc::clone(&engine.wake),
+        chat_turns,
+        Arc::clone(&told_of_deliveries),
+        stopping.clone(),
+    );
+    spawn(Box::pin(hearing));
     if !extras.solo {
         // Pools of their own: the queues must not wait for turns, nor turns for the queues.
         let queue_pool = db::pool(engine_options, 3);
         let folder = config.tenants.secrets_folder.clone();
         let all = queues.clone();
+        let outbound = Outbound::new(&config.outbound_allow);
+        configured::apply(&engine_pool, &vault, config.default_tenant, &config.agents.configured).await?;
+        let deliverer =
+            Deliverer::new(engine_pool.clone(), vault.clone(), outbound.clone(), delivery_settings(&config));
+        if let Some(queue) = queues.iter().find(|queue| queue.name == shared::jobs::AGENT_DELIVERIES) {
+            let told = Arc::clone(&queue.told);
+            spawn(Box::pin(jobs::deliveries::when_told(
+                engine_pool.clone(),
+                told_of_deliveries,
+                told,
+                stopping.clone(),
+            )));
+        }
         let upkeep = Upkeep {
+            deliveries: jobs::deliveries::Deliveries::new(deliverer, stopping.clone()),
+            outbound,
             engine: engine_pool.clone(),
             vault,
             connections,
@@ -250,19 +277,42 @@ pub async fn start(config: Config, extras: Extras) -> anyhow::Result<Running> {
 }
 
 /// Turns bells into claims. The queue's own tickets are collected a moment later, in batches.
-async fn hear(bell: Bell, claim: Arc<Notify>, chat_turns: Option<Arc<Notify>>, stopping: CancellationToken) {
+async fn hear(
+    bell: Bell,
+    claim: Arc<Notify>,
+    chat_turns: Option<Arc<Notify>>,
+    deliveries: Arc<Notify>,
+    stopping: CancellationToken,
+) {
     let mut hearing = bell.subscribe();
     loop {
         let heard = tokio::select! {
             heard = hearing.next() => heard,
             () = stopping.cancelled() => return,
         };
+        if matches!(heard, Heard::Deliveries | Heard::Reconnected) {
+            deliveries.notify_one();
+        }
         if matches!(heard, Heard::Work | Heard::Reconnected) {
             claim.notify_one();
             if let Some(told) = &chat_turns {
                 told.notify_one();
             }
         }
+    }
+}
+
+fn delivery_settings(config: &Config) -> DeliverySettings {
+    let agents = &config.agents;
+    DeliverySettings {
+        enabled: agents.notifications,
+        timeout: agents.timeout,
+        max_retries: agents.max_retries,
+        retry_base: agents.retry_base,
+        breaker_threshold: agents.breaker_threshold,
+        breaker_recovery: agents.breaker_recovery,
+        token_key: agents.jwt_secret.clone(),
+        issuer: config.public_url.as_str().trim_end_matches('/').to_owned(),
     }
 }
 

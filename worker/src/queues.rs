@@ -8,7 +8,8 @@ use apalis_sql::{Config as QueueConfig, PostgresStorage};
 use futures::StreamExt;
 use serde_json::Value;
 use shared::jobs::{
-    CHAT_TURNS, CONNECTION_REFRESH, EMBEDDINGS, MAINTENANCE, MaintenanceTicket, RefreshTicket,
+    AGENT_DELIVERIES, CHAT_TURNS, CONNECTION_REFRESH, EMBEDDINGS, MAINTENANCE, MaintenanceTicket,
+    RefreshTicket,
 };
 use sqlx::PgPool;
 use tokio::sync::Notify;
@@ -49,6 +50,13 @@ pub(crate) struct Queue {
 /// Every queue that this process works on.
 pub(crate) fn queues() -> Vec<Queue> {
     vec![
+        Queue {
+            name: AGENT_DELIVERIES,
+            batch: 8,
+            quiet: Duration::from_millis(20),
+            slow: Duration::from_secs(30),
+            told: Arc::default(),
+        },
         // The bell claims turns at once; tickets are the guarantee behind it and are collected in batches.
         Queue {
             name: CHAT_TURNS,

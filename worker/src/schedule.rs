@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use chrono::Utc;
-use shared::jobs::{CONNECTION_REFRESH, MAINTENANCE};
+use shared::jobs::{AGENT_DELIVERIES, CONNECTION_REFRESH, MAINTENANCE};
 use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 
@@ -20,8 +20,10 @@ pub(crate) struct Schedule {
 
 /// Every schedule, sorted by task.
 pub(crate) const SCHEDULES: &[Schedule] = &[
+    Schedule { queue: MAINTENANCE, task: "agents", every: Duration::from_secs(60) },
     Schedule { queue: CONNECTION_REFRESH, task: "connections", every: Duration::from_secs(60) },
     Schedule { queue: MAINTENANCE, task: "deleted-tenants", every: Duration::from_secs(60) },
+    Schedule { queue: AGENT_DELIVERIES, task: "deliver", every: Duration::from_secs(30) },
     Schedule { queue: MAINTENANCE, task: "header-secrets", every: Duration::from_secs(3600) },
     Schedule { queue: MAINTENANCE, task: "mcp-servers", every: Duration::from_secs(60) },
     Schedule { queue: MAINTENANCE, task: "partitions", every: Duration::from_secs(3600) },

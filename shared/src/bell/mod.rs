@@ -46,6 +46,8 @@ pub enum Channel {
     Changes,
     /// Cached answers of tools are outdated.
     Cache,
+    /// Agents are to be told of something.
+    Deliveries,
 }
 
 /// Something to tell the other processes, after the commit that made it true.
@@ -77,6 +79,8 @@ pub enum Ring {
     Changes(TenantId),
     /// Cached answers of this place are outdated.
     Cache(CachePlace),
+    /// Agents are to be told of something.
+    Deliveries,
 }
 
 /// Whose answers of which server a cache keeps together.
@@ -110,6 +114,8 @@ pub enum Heard {
     Changes(Arc<[TenantId]>),
     /// Cached answers of these places are outdated.
     Cache(Arc<[CachePlace]>),
+    /// Agents are to be told of something.
+    Deliveries,
     /// The connection is new or was deaf, or this hearer fell behind: anything may have been missed, so look.
     Reconnected,
 }

@@ -22,6 +22,7 @@ impl Channel {
             Self::Cancel => "alfred_cancel",
             Self::Changes => "alfred_changes",
             Self::Cache => "alfred_cache",
+            Self::Deliveries => "alfred_deliveries",
         }
     }
 }
@@ -81,6 +82,7 @@ pub(super) fn read(channel: &str, payload: &str) -> Option<Heard> {
             Some(Heard::Turns(counted(payload, |id| i64::from_str(id).ok().map(ConversationId))))
         }
         "alfred_work" => Some(Heard::Work),
+        "alfred_deliveries" => Some(Heard::Deliveries),
         "alfred_cancel" => {
             let turns = payload.split(' ').filter_map(|id| Uuid::try_parse(id).ok()).map(TurnId);
             Some(Heard::Cancel(turns.collect()))

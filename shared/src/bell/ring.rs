@@ -22,6 +22,7 @@ pub(super) struct Pending {
     changes: HashSet<TenantId>,
     outdated: HashSet<CachePlace>,
     work: bool,
+    deliveries: bool,
     echo: bool,
     /// A NOTIFY is under way.
     sending: bool,
@@ -39,6 +40,7 @@ impl Pending {
                 *latest = turn_no.max(*latest);
             }
             Ring::Work => self.work = true,
+            Ring::Deliveries => self.deliveries = true,
             Ring::Cancel(turn) => {
                 self.cancels.insert(turn);
             }
@@ -66,6 +68,7 @@ impl Pending {
             && self.changes.is_empty()
             && self.outdated.is_empty()
             && !self.work
+            && !self.deliveries
             && !self.echo
     }
 
@@ -86,6 +89,7 @@ impl Pending {
         self.changes.extend(unsent.changes);
         self.outdated.extend(unsent.outdated);
         self.work |= unsent.work;
+        self.deliveries |= unsent.deliveries;
         // An echo is of use only at its time.
     }
 
@@ -108,7 +112,12 @@ impl Pending {
         }
         let mut packer = Packer::new(Channel::Changes.name(), &mut channels, &mut payloads);
         self.changes.iter().for_each(|tenant| packer.bare(tenant.0));
-        for (channel, wanted) in [(Channel::Work.name(), self.work), (echo, self.echo)] {
+        let bare = [
+            (Channel::Work.name(), self.work),
+            (Channel::Deliveries.name(), self.deliveries),
+            (echo, self.echo),
+        ];
+        for (channel, wanted) in bare {
             if wanted {
                 channels.push(channel.to_owned());
                 payloads.push(String::new());

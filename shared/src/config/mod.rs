@@ -3,6 +3,7 @@
 //! Knows the shape of each value, not its use. Invariant: a process that started has values that make sense, and a
 //! process that did not start said which variable to mend.
 
+mod agents;
 mod cache;
 mod connections;
 mod embeddings;
@@ -23,6 +24,7 @@ use uuid::Uuid;
 
 use self::reader::Reader;
 pub use self::{
+    agents::AgentsConfig,
     cache::ThriftConfig,
     connections::{ConnectionConfig, NotionIntegration},
     limits::RateLimits,
@@ -99,6 +101,8 @@ pub struct Config {
     /// `DEFAULT_TENANT_ID`
     pub default_tenant: TenantId,
     /// `TENANT_*` and `WORKOS_*`
+    /// Agents that are told of users.
+    pub agents: AgentsConfig,
     pub tenants: TenantConfig,
     /// `ACCESS_TOKEN_SECONDS`, `PASSWORD_HASH_*`, `JWT_*` and the like.
     pub sign_ins: SignInConfig,
@@ -225,6 +229,7 @@ fn read(reader: &mut Reader<'_>) -> Option<Config> {
     let (api_key, fernet_keys) =
         (keys::api(reader, production), keys::fernet(reader, production, &mut warnings));
     let default_tenant = reader.optional("DEFAULT_TENANT_ID", "a uuid").map_or(DEFAULT_TENANT, TenantId);
+    let agents = agents::read(reader, fernet_keys.first());
     let tenants = tenants::read(reader, production);
     let sign_ins = sign_ins::read(reader, production, public_url.as_ref(), &mut warnings);
     let connections = connections::read(reader, public_url.as_ref());
@@ -256,6 +261,7 @@ fn read(reader: &mut Reader<'_>) -> Option<Config> {
         api_key,
         fernet_keys,
         default_tenant,
+        agents: agents?,
         tenants: tenants?,
         sign_ins,
         trusted_proxies: reader.list("TRUSTED_PROXIES", "an address or a network such as 10.0.0.0/8"),

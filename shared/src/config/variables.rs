@@ -83,6 +83,18 @@ groups! {
         NOTION_API_URL = "https://api.notion.com", "Where Notion's API is.";
         OAUTH_TIMEOUT_SECONDS = "10", "How long an authorization server has to answer.";
     }
+    "Agents" {
+        MCP_AGENT_NOTIFICATION_ENABLED = "on", "off: agents are told of nothing; what happens meanwhile is dead after a day. true and false are taken as well.";
+        MCP_NOTIFICATION_TIMEOUT = "5.0", "Seconds that an agent may take to answer a delivery.";
+        MCP_MAX_RETRY_ATTEMPTS = "3", "How often a delivery is tried again after the first time; then it is dead.";
+        AGENT_RETRY_BASE_MS = "1000", "The pause before the first such retry; it doubles each time.";
+        AGENT_JWT_SECRET_KEY = "", "What tokens for agents are signed with, 32 characters or more. Unset: the first FERNET_KEY.";
+        TECHNICAL_ANALYSIS_AGENT_ENDPOINT = "", "Registers the agent technical_analysis in the default tenant, such as http://127.0.0.1:8003.";
+        PORTFOLIO_OPTIMIZATION_AGENT_ENDPOINT = "", "The same of portfolio_optimization, such as http://127.0.0.1:8004.";
+        RISK_MANAGEMENT_AGENT_ENDPOINT = "", "The same of risk_management, such as http://127.0.0.1:8005.";
+        NEWS_ANALYSIS_AGENT_ENDPOINT = "", "The same of news_analysis, such as http://127.0.0.1:8006.";
+        USER_PREFERENCE_AGENT_ENDPOINT = "", "The same of user_preference, such as http://127.0.0.1:8007.";
+    }
     "PostgreSQL" {
         DB_URL = "", "Required. Requests run on it under row-level security. postgresql+driver:// is accepted; a login that is not alfred_app takes that role on.";
         DB_ENGINE_URL = "", "Scheduling across tenants, as alfred_engine: a direct connection, no transaction pooler. Unset: DB_URL.";

@@ -178,7 +178,12 @@ pub(super) async fn hear(shared: Arc<Shared>, engine: PgPool, mut hearing: Heari
                 turns.iter().filter_map(|turn| shared.open_turn(*turn)).for_each(|turn| turn.cancel())
             }
             Heard::Reconnected => look(&shared, &engine).await,
-            Heard::Events(_) | Heard::Turns(_) | Heard::Work | Heard::Changes(_) | Heard::Cache(_) => {}
+            Heard::Events(_)
+            | Heard::Turns(_)
+            | Heard::Work
+            | Heard::Changes(_)
+            | Heard::Cache(_)
+            | Heard::Deliveries => {}
         }
     }
 }

@@ -28,7 +28,7 @@ pub use self::{
     scope::{Scope, Scopes},
     sign_ins::{
         AccessClaims, CookieSession, EndedBecause, Grant, Refreshed, SignIn, SignInFrom, SignInSettings,
-        SignIns, Tokens, not_good,
+        SignIns, TellAgents, Tokens, not_good,
     },
     signing::PublishedKey,
 };

@@ -13,6 +13,8 @@ use crate::{
     ids::{ConnectionId, ConversationId, TenantId, TurnId, UserId},
 };
 
+/// Telling agents of users.
+pub const AGENT_DELIVERIES: &str = "agent-deliveries";
 /// Tickets for turns that are ready to run.
 pub const CHAT_TURNS: &str = "chat-turns";
 /// Refreshing the tokens of connections, and finding out which are due.
@@ -23,7 +25,7 @@ pub const EMBEDDINGS: &str = "embeddings";
 pub const MAINTENANCE: &str = "maintenance";
 
 /// Every queue, sorted.
-pub const QUEUES: &[&str] = &[CHAT_TURNS, CONNECTION_REFRESH, EMBEDDINGS, MAINTENANCE];
+pub const QUEUES: &[&str] = &[AGENT_DELIVERIES, CHAT_TURNS, CONNECTION_REFRESH, EMBEDDINGS, MAINTENANCE];
 
 /// What a chat-turns ticket says. Which turn it was written for is for people who look; any ready turn may be claimed.
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -160,6 +160,20 @@ pub(super) const PLACES: &[Place] = &[
                 order by tenant_id, id limit $4",
         left: "select split_part(secret_enc, '.', 1), count(*) from tenant_header_secrets group by 1 order by 1",
     },
+    Place {
+        what: "agents' secrets",
+        reach: Reach::Engine,
+        columns: &[Column {
+            name: "agent_secrets.secret_enc",
+            purpose: "agent secret",
+            read: "select array[agent || '/' || id::text] as parts, secret_enc as text from agent_secrets where tenant_id = $1 and id = $2::uuid",
+            write: "update agent_secrets set secret_enc = $4 where tenant_id = $1 and id = $2::uuid and secret_enc = $3",
+        }],
+        spots: "select tenant_id, '00000000-0000-0000-0000-000000000000'::uuid as user_id, id::text as key from agent_secrets
+                where split_part(secret_enc, '.', 1) <> $1 and ($2::uuid is null or (tenant_id, id) > ($2, $3::uuid))
+                order by tenant_id, id limit $4",
+        left: "select split_part(secret_enc, '.', 1), count(*) from agent_secrets group by 1 order by 1",
+    },
 ];
 
 /// Every sealed column, as `table.column`.

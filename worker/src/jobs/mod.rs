@@ -3,6 +3,7 @@
 //! that no transaction holds up the change feed or vacuum.
 
 pub(crate) mod compaction;
+pub(crate) mod deliveries;
 pub(crate) mod embeddings;
 pub(crate) mod refresh;
 pub(crate) mod store;
@@ -14,9 +15,10 @@ use chrono::TimeDelta;
 use futures::FutureExt;
 use serde_json::Value;
 use shared::{
-    Error,
+    Error, agents,
     connections::Connections,
-    remote::{Gateway, health},
+    outbound::Outbound,
+    remote::{self, Gateway},
     tenancy::{
         control,
         secrets::{self, Rotated, SecretStore},
@@ -44,6 +46,8 @@ pub(crate) struct Upkeep {
     pub(crate) connections: Connections,
     /// Asks other people's servers how they are.
     pub(crate) gateway: Gateway,
+    pub(crate) deliveries: deliveries::Deliveries,
+    pub(crate) outbound: Outbound,
     /// Where new header secrets are put; without one they wait to be fetched.
     pub(crate) secret_store: Option<Arc<dyn SecretStore>>,
     /// What embeds items; without it nothing is on that list.
@@ -92,6 +96,13 @@ pub(crate) async fn compact_guarded(ticket: Value, upkeep: &Upkeep) -> Result<()
 async fn run(task: &str, upkeep: &Upkeep) -> Result<(), Error> {
     let engine = &upkeep.engine;
     match task {
+        "agents" => {
+            agents::health::check_all(engine, &upkeep.outbound).await?;
+            let dead = upkeep.deliveries.give_up_old().await?;
+            if dead > 0 {
+                tracing::warn!(dead, "deliveries were given up after a day");
+            }
+        }
         "connections" => {
             let written = refresh::write_tickets(engine).await?;
             if written > 0 {
@@ -104,6 +115,7 @@ async fn run(task: &str, upkeep: &Upkeep) -> Result<(), Error> {
                 tracing::info!(rows, "rows of deleted tenants were erased");
             }
         }
+        "deliver" => upkeep.deliveries.run().await?,
         shared::jobs::EMBEDDINGS => {
             if let Some(embedding) = &upkeep.embedding {
                 embeddings::run(engine, embedding).await?;
@@ -121,7 +133,7 @@ async fn run(task: &str, upkeep: &Upkeep) -> Result<(), Error> {
             }
         }
         "mcp-servers" => {
-            let (asked, unwell) = health::check_all(engine, &upkeep.gateway).await?;
+            let (asked, unwell) = remote::health::check_all(engine, &upkeep.gateway).await?;
             if unwell > 0 {
                 tracing::warn!(asked, unwell, "MCP servers do not answer as they should");
             }

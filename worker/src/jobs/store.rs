@@ -78,6 +78,22 @@ pub(crate) const DELETIONS: &[Deletion] = &[
                 select tenant_id, day, server, tool from agent_cache_days where day < now() - interval '90 days' limit $1)",
     },
     Deletion {
+        what: "deliveries to agents over 90 days old",
+        sql: "delete from agent_notification_events where (tenant_id, id) in (
+                select tenant_id, id from agent_notification_events
+                where created_at < now() - interval '90 days' and status in ('delivered', 'failed') limit $1)",
+    },
+    Deletion {
+        what: "events of sign-ins over a year old",
+        sql: "delete from authentication_events where (tenant_id, id) in (
+                select tenant_id, id from authentication_events where created_at < now() - interval '1 year' limit $1)",
+    },
+    Deletion {
+        what: "secrets of agents that were replaced",
+        sql: "delete from agent_secrets where (tenant_id, agent, id) in (
+                select tenant_id, agent, id from agent_secrets where expires_at < now() limit $1)",
+    },
+    Deletion {
         what: "rows of processes that died over an hour ago",
         sql: "delete from workers where id in (
                 select w.id from workers w
@@ -151,7 +167,7 @@ pub(crate) async fn roll_up_usage(engine: &PgPool, chunk: i64) -> Result<u64, Er
 pub(crate) async fn delete_tickets(engine: &PgPool) -> Result<(), Error> {
     sqlx::query(
         "delete from apalis.jobs where (status in ('Done', 'Killed') or (status = 'Failed' and attempts >= max_attempts))
-           and done_at < now() - case when job_type = 'chat-turns' then interval '30 seconds' else interval '2 days' end",
+           and done_at < now() - case when job_type in ('chat-turns', 'agent-deliveries') then interval '30 seconds' else interval '2 days' end",
     )
     .execute(engine)
     .await?;

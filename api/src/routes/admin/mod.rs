@@ -1,7 +1,9 @@
 //! What a tenant's admins decide for their tenant.
 
+pub(crate) mod agents;
 pub(crate) mod audit;
 pub(crate) mod cache;
+pub(crate) mod deliveries;
 pub(crate) mod mcp_servers;
 pub(crate) mod mcp_tools;
 pub(crate) mod members;

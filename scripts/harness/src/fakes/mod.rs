@@ -1,5 +1,6 @@
 //! Stand-ins for what lies beyond us, each speaking its real wire format on loopback.
 
+pub mod agent;
 pub mod embeddings;
 pub mod mcp;
 pub mod model;

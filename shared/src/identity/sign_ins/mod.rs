@@ -36,7 +36,7 @@ use super::{
 };
 use crate::{
     error::{Code, Error, Result},
-    ids::{SignInId, UserId},
+    ids::{SignInId, TenantId, UserId},
     vault::Vault,
 };
 
@@ -58,7 +58,12 @@ pub struct SignInSettings {
     pub idle_days: i64,
     /// What a password's hash costs.
     pub password_cost: PasswordCost,
+    /// Where people act who belong to no tenant: its agents are told of them.
+    pub home_tenant: TenantId,
 }
+
+/// Has agents told, after the commit of something that they want to know.
+pub type TellAgents = Arc<dyn Fn() + Send + Sync>;
 
 /// Why a sign-in ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -153,6 +158,7 @@ struct Inner {
     signing: SigningKeys,
     codes: DerivedKeys,
     settings: SignInSettings,
+    tell_agents: TellAgents,
 }
 
 impl SignIns {
@@ -160,12 +166,17 @@ impl SignIns {
     ///
     /// # Errors
     /// A cost of passwords that argon2 does not know.
-    pub fn start(engine: PgPool, settings: SignInSettings, stop: CancellationToken) -> Result<Self> {
+    pub fn start(
+        engine: PgPool,
+        settings: SignInSettings,
+        tell_agents: TellAgents,
+        stop: CancellationToken,
+    ) -> Result<Self> {
         let passwords = Passwords::new(settings.password_cost)?;
         let vault = Vault::new(&settings.deployment_keys)?;
         let codes = DerivedKeys::new(&settings.deployment_keys, "sign-ins");
         let signing = SigningKeys::start(engine.clone(), vault, settings.access_life, stop.clone());
-        let this = Self(Arc::new(Inner { engine, passwords, signing, codes, settings }));
+        let this = Self(Arc::new(Inner { engine, passwords, signing, codes, settings, tell_agents }));
         let task = this.clone();
         tokio::spawn(async move {
             loop {
@@ -258,8 +269,15 @@ impl SignIns {
             idle_days: self.0.settings.idle_days,
             address: from.address.map(|address| address.to_string()),
             user_agent: from.user_agent.as_deref(),
+            home_tenant: self.0.settings.home_tenant,
         };
-        store::begin(&self.0.engine, &new).await
+        self.told(store::begin(&self.0.engine, &new).await)
+    }
+
+    /// What agents are told of was just committed, or may have been.
+    fn told<T>(&self, outcome: T) -> T {
+        (self.0.tell_agents)();
+        outcome
     }
 
     /// Exchanges a refresh token for new tokens.
@@ -286,7 +304,7 @@ impl SignIns {
         if presented.generation + 1 == row.generation && row.rotated_before < GRACE.as_secs_f64() {
             return Ok(Refreshed::Tokens(self.tokens(&row, row.generation).await?));
         }
-        store::end(engine, row.id, EndedBecause::Reuse.as_str()).await?;
+        self.told(store::end(engine, row.id, EndedBecause::Reuse.as_str()).await)?;
         Ok(Refreshed::Reused { user: row.user_id, sign_in: row.id })
     }
 
@@ -295,7 +313,7 @@ impl SignIns {
     /// # Errors
     /// The database's.
     pub async fn end(&self, sign_in: SignInId, because: EndedBecause) -> Result<bool> {
-        store::end(&self.0.engine, sign_in, because.as_str()).await
+        self.told(store::end(&self.0.engine, sign_in, because.as_str()).await)
     }
 
     /// Ends the sign-in of a refresh token; answers which, when the token is of one.
@@ -305,7 +323,7 @@ impl SignIns {
     pub async fn end_of_refresh_token(&self, token: &SecretString) -> Result<Option<(SignInId, UserId)>> {
         let Some(presented) = token::read(token, Kind::Token) else { return Ok(None) };
         let Some(row) = self.checked(&presented).await? else { return Ok(None) };
-        store::end(&self.0.engine, row.id, EndedBecause::Logout.as_str()).await?;
+        self.told(store::end(&self.0.engine, row.id, EndedBecause::Logout.as_str()).await)?;
         Ok(Some((row.id, row.user_id)))
     }
 
@@ -314,7 +332,7 @@ impl SignIns {
     /// # Errors
     /// The database's.
     pub async fn end_all(&self, user: UserId) -> Result<u64> {
-        store::end_all(&self.0.engine, user, EndedBecause::Logout.as_str()).await
+        self.told(store::end_all(&self.0.engine, user, EndedBecause::Logout.as_str()).await)
     }
 
     /// Extends a browser's sign-in and answers its cookies again.

@@ -49,7 +49,8 @@ impl SignIns {
     /// # Errors
     /// 404 when the user has no such sign-in, or it has ended; the database's.
     pub async fn revoke(&self, user: UserId, sign_in: SignInId) -> Result<()> {
-        let revoked = store::revoke(&self.0.engine, user, sign_in, EndedBecause::Revoked.as_str()).await?;
+        let revoked =
+            self.told(store::revoke(&self.0.engine, user, sign_in, EndedBecause::Revoked.as_str()).await)?;
         if revoked { Ok(()) } else { Err(Error::not_found("there is no such sign-in")) }
     }
 
@@ -82,6 +83,6 @@ impl SignIns {
         }
         attempt.was_good(engine).await?;
         let hash = self.0.passwords.hash(new).await?;
-        store::set_password(engine, user, &hash, keep, EndedBecause::Password.as_str()).await
+        self.told(store::set_password(engine, user, &hash, keep, EndedBecause::Password.as_str()).await)
     }
 }

@@ -7,7 +7,7 @@ use super::SignIn;
 use crate::{
     error::Result,
     identity::Scopes,
-    ids::{SignInId, UserId},
+    ids::{SignInId, TenantId, UserId},
 };
 
 #[derive(sqlx::FromRow)]
@@ -39,13 +39,14 @@ pub(super) struct NewSignIn<'a> {
     pub(super) idle_days: i64,
     pub(super) address: Option<String>,
     pub(super) user_agent: Option<&'a str>,
+    pub(super) home_tenant: TenantId,
 }
 
 pub(super) async fn begin(engine: &PgPool, new: &NewSignIn<'_>) -> Result<SignInRow> {
     Ok(sqlx::query_as(
         "with made as (
-           insert into sign_ins (id, user_id, kind, nonce, scopes, audience, client_id, expires_at, address, user_agent)
-           values ($1, $2, $3, $4, $5, $6, $7, now() + make_interval(days => $8::integer), $9, $10) returning *)
+           insert into sign_ins (id, user_id, kind, nonce, scopes, audience, client_id, expires_at, address, user_agent, home_tenant)
+           values ($1, $2, $3, $4, $5, $6, $7, now() + make_interval(days => $8::integer), $9, $10, $11) returning *)
          select s.id, s.user_id, s.kind, s.nonce, s.generation, 0::float8 as rotated_before, s.scopes, s.audience,
                 s.client_id, true as is_live, u.email, u.email_verified, u.timezone
          from made s join users u on u.id = s.user_id",
@@ -60,6 +61,7 @@ pub(super) async fn begin(engine: &PgPool, new: &NewSignIn<'_>) -> Result<SignIn
     .bind(new.idle_days)
     .bind(&new.address)
     .bind(new.user_agent)
+    .bind(new.home_tenant)
     .fetch_one(engine)
     .await?)
 }

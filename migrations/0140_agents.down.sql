@@ -1,0 +1,11 @@
+drop trigger sign_ins_tell_end on sign_ins;
+drop trigger sign_ins_tell_begin on sign_ins;
+drop function sign_ins_tell();
+drop function user_event(uuid, uuid, text, jsonb, text);
+alter table sign_ins drop column home_tenant;
+drop table agent_notification_events;
+drop table authentication_events;
+drop table agent_health;
+drop table agent_breakers;
+drop table agent_secrets;
+drop table agents;

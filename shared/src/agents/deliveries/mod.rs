@@ -1,0 +1,201 @@
+//! Telling agents: deliveries are rows, written with what they tell of; workers claim them and POST them.
+//!
+//! Promises: at least once, with an event id that stays the same; in order for one user and one agent, so that the first
+//! delivery of each such line is the only one that may be claimed; a dead delivery holds up nobody. An agent that fails is
+//! left alone for a while by all workers together (its breaker), which costs its deliveries no retry.
+//!
+//! Invariant: whoever claims a delivery has it for a little longer than the longest exchange; what it settles later than that
+//! is dropped, because somebody else may have told the agent again.
+
+mod admin;
+mod envelope;
+mod outcome;
+mod store;
+
+use std::{collections::HashMap, time::Duration};
+
+use futures::{StreamExt as _, stream::FuturesUnordered};
+use secrecy::SecretString;
+use sqlx::PgPool;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+pub use self::{
+    admin::{Delivery, Filter, Replayed, Status, get, list, replay, replay_all},
+    outcome::Outcome,
+};
+use self::{outcome::Told, store::Claimed};
+use super::AgentName;
+use crate::{
+    error::Result,
+    ids::TenantId,
+    outbound::{Outbound, Outgoing, Unanswered},
+    vault::Vault,
+};
+
+/// For how much longer than an exchange may take a claimed delivery is one worker's.
+const MARGIN: Duration = Duration::from_secs(5);
+/// Deliveries that one process has under way at most, and to one agent.
+const AT_ONCE: usize = 128;
+const AT_ONCE_TO_ONE: usize = 16;
+/// Bytes of an agent's answer that are read; of them [`KEPT`] are stored.
+const LARGEST: usize = 64 * 1024;
+const KEPT: usize = 8 * 1024;
+
+/// How deliveries are made.
+#[derive(Debug, Clone)]
+pub struct DeliverySettings {
+    /// `MCP_AGENT_NOTIFICATION_ENABLED`: the master switch.
+    pub enabled: bool,
+    /// `MCP_NOTIFICATION_TIMEOUT`: for the whole exchange.
+    pub timeout: Duration,
+    /// `MCP_MAX_RETRY_ATTEMPTS`: retries after the first try, of deliveries that fail from now on.
+    pub max_retries: i64,
+    /// The pause before the first retry; it doubles each time.
+    pub retry_base: Duration,
+    /// `MCP_CIRCUIT_BREAKER_FAILURE_THRESHOLD`
+    pub breaker_threshold: i64,
+    /// `MCP_CIRCUIT_BREAKER_RECOVERY_TIMEOUT`
+    pub breaker_recovery: Duration,
+    /// What tokens for agents are signed with, and who signs them.
+    pub token_key: SecretString,
+    pub issuer: String,
+}
+
+/// Delivers what is due.
+#[derive(Clone)]
+pub struct Deliverer {
+    engine: PgPool,
+    vault: Vault,
+    outbound: Outbound,
+    settings: DeliverySettings,
+}
+
+impl Deliverer {
+    /// Over the engine's pool: deliveries of all tenants are claimed together.
+    #[must_use]
+    pub fn new(engine: PgPool, vault: Vault, outbound: Outbound, settings: DeliverySettings) -> Self {
+        Self { engine, vault, outbound, settings }
+    }
+
+    /// Delivers until nothing is due; answers how many exchanges there were. When told to stop it claims nothing more, and
+    /// finishes what is under way.
+    ///
+    /// # Errors
+    /// The database's; what was claimed then is claimed again when its lease is over.
+    pub async fn run(&self, stopping: &CancellationToken) -> Result<u64> {
+        let mut running = FuturesUnordered::new();
+        let mut busy: HashMap<(TenantId, AgentName), usize> = HashMap::new();
+        let mut made = 0;
+        loop {
+            if self.settings.enabled && !stopping.is_cancelled() && running.len() < AT_ONCE {
+                for claimed in self.claim(AT_ONCE - running.len(), &busy).await? {
+                    *busy.entry(claimed.agent()).or_default() += 1;
+                    running.push(self.tell(claimed));
+                }
+            }
+            let Some((agent, settled)) = running.next().await else { return Ok(made) };
+            if let Some(count) = busy.get_mut(&agent) {
+                *count -= 1;
+            }
+            match settled {
+                Ok(()) => made += 1,
+                // Others under way are finished; this one is claimed again when its lease is over.
+                Err(error) => {
+                    let error = &error as &dyn std::error::Error;
+                    tracing::warn!(
+                        error,
+                        agent_name = agent.1.as_str(),
+                        "what came of a delivery was not written"
+                    );
+                }
+            }
+        }
+    }
+
+    /// When the next delivery is due, from now; none when nothing waits.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn next_due(&self) -> Result<Option<Duration>> {
+        if !self.settings.enabled {
+            return Ok(None);
+        }
+        store::next_due(&self.engine).await
+    }
+
+    /// Gives up deliveries that are a day old.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn give_up_old(&self) -> Result<u64> {
+        store::give_up_old(&self.engine).await
+    }
+
+    async fn claim(&self, most: usize, busy: &HashMap<(TenantId, AgentName), usize>) -> Result<Vec<Claimed>> {
+        let full: Vec<_> =
+            busy.iter().filter(|(_, count)| **count >= AT_ONCE_TO_ONE).map(|(agent, _)| agent).collect();
+        let lease = self.settings.timeout + MARGIN;
+        let claimed = store::claim(&self.engine, Uuid::new_v4(), lease, most, AT_ONCE_TO_ONE, &full).await?;
+        let mut free = Vec::with_capacity(claimed.len());
+        for delivery in claimed {
+            // An agent whose breaker was open is asked once, by whoever gets there first.
+            let may_go = !delivery.breaker_was_open || store::probe(&self.engine, &delivery, lease).await?;
+            if may_go {
+                free.push(delivery);
+            } else {
+                store::put_back(&self.engine, &delivery).await?;
+            }
+        }
+        Ok(free)
+    }
+
+    async fn tell(&self, claimed: Claimed) -> ((TenantId, AgentName), Result<()>) {
+        let agent = claimed.agent();
+        (agent, self.tell_and_settle(claimed).await)
+    }
+
+    async fn tell_and_settle(&self, claimed: Claimed) -> Result<()> {
+        let begun = tokio::time::Instant::now();
+        let told = match self.request(&claimed).await {
+            Ok(request) => match self.outbound.send(request, LARGEST, self.settings.timeout).await {
+                Ok(answer) => Told::answered(&answer, KEPT),
+                Err(Unanswered::Refused(error)) => Told::impossible(&error),
+                Err(Unanswered::NotSent(error) | Unanswered::Unknown(error)) => Told::silent(&error),
+            },
+            Err(error) => Told::impossible(&error),
+        };
+        let outcome = told.outcome(claimed.retry_count, &self.settings);
+        let elapsed = begun.elapsed();
+        tracing::debug!(
+            agent_name = claimed.target_agent.as_str(),
+            tenant_id = %claimed.tenant_id,
+            user_id = %claimed.user_id,
+            event_type = claimed.event_type.as_str(),
+            outcome = outcome.as_str(),
+            duration_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX),
+            "a delivery"
+        );
+        let agent = claimed.target_agent.as_str().to_owned();
+        metrics::counter!("agent_notifications_total", "agent" => agent.clone(), "status" => outcome.as_str())
+            .increment(1);
+        metrics::histogram!("agent_notification_duration_seconds", "agent" => agent)
+            .record(elapsed.as_secs_f64());
+        store::settle(&self.engine, &claimed, &told, &outcome, elapsed, &self.settings).await
+    }
+
+    async fn request(&self, claimed: &Claimed) -> Result<Outgoing> {
+        let facts = store::facts(&self.engine, claimed).await?;
+        let mut keys = Vec::with_capacity(facts.secrets.len());
+        for (id, sealed) in &facts.secrets {
+            keys.push(super::secret::open(
+                &self.vault,
+                claimed.tenant_id,
+                &claimed.target_agent,
+                *id,
+                sealed,
+            )?);
+        }
+        envelope::request(claimed, &facts, &keys, &self.settings)
+    }
+}

@@ -1,0 +1,314 @@
+//! Agents: programs that a tenant has told when its users sign in, sign out or change. Which there are, what they want to
+//! hear of, and what deliveries to them are signed with.
+//!
+//! A sign-in never waits for an agent: its event and the deliveries are rows of the sign-in's own transaction, and workers
+//! deliver them ([`deliveries`]).
+
+pub mod configured;
+pub mod deliveries;
+pub mod health;
+mod secret;
+mod store;
+
+use std::str::FromStr;
+
+use chrono::{DateTime, Utc};
+use secrecy::SecretString;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use url::Url;
+use uuid::Uuid;
+
+pub use self::secret::AgentSecret;
+use crate::{
+    db::TenantTx,
+    error::{Error, Result},
+    outbound::Outbound,
+    tenancy::{
+        AdminActor,
+        audit::{self, Entry},
+    },
+    vault::Vault,
+};
+
+/// How long the former secret goes on signing beside the new one, unless the rotation says otherwise.
+pub const OVERLAP_HOURS: i64 = 24;
+const LONGEST_ENDPOINT: usize = 2048;
+const MOST_CAPABILITIES: usize = 32;
+
+/// The name of an agent within its tenant: lower-case letters, digits and `_`, beginning with a letter.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, sqlx::Type)]
+#[sqlx(transparent)]
+#[serde(transparent)]
+pub struct AgentName(String);
+
+impl AgentName {
+    /// The name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for AgentName {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let begins = text.starts_with(|letter: char| letter.is_ascii_lowercase());
+        let is_plain = text.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_'));
+        if begins && is_plain && text.len() <= 63 {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(Error::unacceptable(
+                "name must be 1 to 63 lower-case letters, digits and _, beginning with a letter",
+            ))
+        }
+    }
+}
+
+/// What an agent can be told of, in the words of the tables.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EventType {
+    /// Somebody signed in.
+    UserLogin,
+    /// A sign-in ended.
+    UserLogout,
+    /// What is known of somebody changed.
+    ContextUpdate,
+}
+
+impl EventType {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::UserLogin, Self::UserLogout, Self::ContextUpdate];
+
+    /// The word of the tables.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::UserLogin => "user_login",
+            Self::UserLogout => "user_logout",
+            Self::ContextUpdate => "context_update",
+        }
+    }
+
+    /// The word that agents are told.
+    #[must_use]
+    pub fn told_as(self) -> &'static str {
+        match self {
+            Self::UserLogin => "user_authenticated",
+            Self::UserLogout => "user_logged_out",
+            Self::ContextUpdate => "context_updated",
+        }
+    }
+
+    fn from_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|event| event.as_str() == word)
+    }
+}
+
+/// An agent.
+#[derive(Debug, Clone)]
+pub struct Agent {
+    pub name: AgentName,
+    /// Deliveries go to `{endpoint}/context/update`, health checks to `{endpoint}/health`.
+    pub endpoint: Url,
+    pub capabilities: Vec<String>,
+    pub event_types: Vec<EventType>,
+    pub enabled: bool,
+    /// Why deliveries stopped by themselves.
+    pub disabled_because: Option<String>,
+    /// It comes from the environment, which decides its endpoint.
+    pub configured: bool,
+    pub created_at: DateTime<Utc>,
+    pub updated_at: DateTime<Utc>,
+}
+
+/// What an admin says of an agent; what is none stays as it is, or is the default of a new one.
+#[derive(Debug, Clone, Default)]
+pub struct AgentChange {
+    pub endpoint: Option<String>,
+    pub capabilities: Option<Vec<String>>,
+    pub event_types: Option<Vec<EventType>>,
+    pub enabled: Option<bool>,
+}
+
+/// Registers an agent; answers it with its first secret, which is not shown again.
+///
+/// # Errors
+/// 409 for a name that is taken, 422 for what is not acceptable; the database's.
+pub async fn create(
+    tx: &mut TenantTx,
+    admin: &AdminActor,
+    vault: &Vault,
+    outbound: &Outbound,
+    name: &AgentName,
+    change: &AgentChange,
+) -> Result<(Agent, SecretString)> {
+    let endpoint = change.endpoint.as_deref().ok_or_else(|| Error::unacceptable("endpoint is required"))?;
+    let endpoint = checked_endpoint(outbound, endpoint)?;
+    let capabilities = checked_capabilities(change.capabilities.clone().unwrap_or_default())?;
+    let events = change.event_types.clone().unwrap_or_else(|| EventType::ALL.to_vec());
+    let new = store::Write {
+        endpoint: Some(plain(&endpoint)),
+        capabilities: Some(&capabilities),
+        event_types: Some(words(&events)),
+        enabled: Some(change.enabled.unwrap_or(true)),
+    };
+    if !store::insert(tx, name, &new).await? {
+        return Err(Error::conflict("the tenant has an agent of this name"));
+    }
+    let tenant = tx.actor().tenant;
+    let secret = secret::make(tx.connection(), vault, tenant, name).await?;
+    let entry = Entry::new("agent.created", name.as_str()).with(json!({ "endpoint": endpoint }));
+    audit::record(tx, admin, entry).await?;
+    Ok((get(tx, admin, name).await?, secret.value))
+}
+
+/// The tenant's agents by name; with a capability, those that have it.
+///
+/// # Errors
+/// The database's.
+pub async fn list(tx: &mut TenantTx, _: &AdminActor, capability: Option<&str>) -> Result<Vec<Agent>> {
+    store::list(tx, capability).await?.into_iter().map(Agent::try_from).collect()
+}
+
+/// One agent.
+///
+/// # Errors
+/// 404; the database's.
+pub async fn get(tx: &mut TenantTx, _: &AdminActor, name: &AgentName) -> Result<Agent> {
+    store::one(tx, name).await?.ok_or_else(no_such_agent)?.try_into()
+}
+
+/// Changes an agent. Enabling one that was gone forgets that it was, and its breaker.
+///
+/// # Errors
+/// 404; 409 for the endpoint of one that the environment configures; 422; the database's.
+pub async fn update(
+    tx: &mut TenantTx,
+    admin: &AdminActor,
+    outbound: &Outbound,
+    name: &AgentName,
+    change: &AgentChange,
+) -> Result<Agent> {
+    let before = get(tx, admin, name).await?;
+    let endpoint = change.endpoint.as_deref().map(|text| checked_endpoint(outbound, text)).transpose()?;
+    if before.configured && endpoint.as_ref().is_some_and(|endpoint| *endpoint != before.endpoint) {
+        return Err(Error::conflict("this agent's endpoint comes from the environment; change it there"));
+    }
+    let capabilities = change.capabilities.clone().map(checked_capabilities).transpose()?;
+    let write = store::Write {
+        endpoint: endpoint.as_ref().map(plain),
+        capabilities: capabilities.as_deref(),
+        event_types: change.event_types.as_deref().map(words),
+        enabled: change.enabled,
+    };
+    store::update(tx, name, &write).await?;
+    if change.enabled == Some(true) || endpoint.is_some() {
+        store::forget_breaker(tx, name).await?;
+    }
+    let entry = Entry::new("agent.updated", name.as_str())
+        .with(json!({ "endpoint": endpoint, "enabled": change.enabled }));
+    audit::record(tx, admin, entry).await?;
+    get(tx, admin, name).await
+}
+
+/// Removes an agent. What it was not told yet is dead.
+///
+/// # Errors
+/// 404; 409 for one that the environment configures; the database's.
+pub async fn delete(tx: &mut TenantTx, admin: &AdminActor, name: &AgentName) -> Result<()> {
+    if get(tx, admin, name).await?.configured {
+        return Err(Error::conflict(
+            "this agent comes from the environment; disable it, or take it out there",
+        ));
+    }
+    store::delete(tx, name).await?;
+    audit::record(tx, admin, Entry::new("agent.deleted", name.as_str())).await
+}
+
+/// Makes a new secret. The former one signs beside it for [`OVERLAP_HOURS`], so that the agent can change over.
+///
+/// # Errors
+/// 404; the database's.
+pub async fn rotate_secret(
+    tx: &mut TenantTx,
+    admin: &AdminActor,
+    vault: &Vault,
+    name: &AgentName,
+) -> Result<AgentSecret> {
+    get(tx, admin, name).await?;
+    let tenant = tx.actor().tenant;
+    let made = secret::make(tx.connection(), vault, tenant, name).await?;
+    audit::record(tx, admin, Entry::new("agent.secret_rotated", name.as_str())).await?;
+    Ok(made)
+}
+
+/// The endpoint as it is stored: paths are put behind it.
+fn plain(endpoint: &Url) -> &str {
+    endpoint.as_str().trim_end_matches('/')
+}
+
+fn checked_endpoint(outbound: &Outbound, text: &str) -> Result<Url> {
+    let wrong = || Error::unacceptable("endpoint must be an https:// address without query or fragment");
+    if text.len() > LONGEST_ENDPOINT {
+        return Err(wrong());
+    }
+    let url: Url = text.trim_end_matches('/').parse().map_err(|_| wrong())?;
+    if url.query().is_some() || url.fragment().is_some() {
+        return Err(wrong());
+    }
+    outbound.must_be_open(&url)?;
+    Ok(url)
+}
+
+fn checked_capabilities(mut capabilities: Vec<String>) -> Result<Vec<String>> {
+    let is_word = |word: &String| {
+        !word.is_empty()
+            && word.len() <= 63
+            && word.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-'))
+    };
+    if capabilities.len() > MOST_CAPABILITIES || !capabilities.iter().all(is_word) {
+        return Err(Error::unacceptable(format!(
+            "capabilities must be at most {MOST_CAPABILITIES} words of lower-case letters, digits, _ and -"
+        )));
+    }
+    capabilities.sort_unstable();
+    capabilities.dedup();
+    Ok(capabilities)
+}
+
+fn words(events: &[EventType]) -> Vec<&'static str> {
+    let mut words: Vec<_> = events.iter().map(|event| event.as_str()).collect();
+    words.sort_unstable();
+    words.dedup();
+    words
+}
+
+fn no_such_agent() -> Error {
+    Error::not_found("the tenant has no such agent")
+}
+
+impl TryFrom<store::AgentRow> for Agent {
+    type Error = Error;
+
+    fn try_from(row: store::AgentRow) -> Result<Self> {
+        Ok(Self {
+            name: row.name,
+            endpoint: row.endpoint.parse().map_err(Error::internal)?,
+            capabilities: row.capabilities,
+            event_types: row.event_types.iter().filter_map(|word| EventType::from_word(word)).collect(),
+            enabled: row.enabled,
+            disabled_because: row.disabled_because,
+            configured: row.configured,
+            created_at: row.created_at,
+            updated_at: row.updated_at,
+        })
+    }
+}
+
+/// An id that sorts by time.
+fn new_id() -> Uuid {
+    Uuid::now_v7()
+}
