@@ -22,6 +22,7 @@ use crate::turn::spec;
 
 /// Limits that running turns read.
 pub(crate) struct Settings {
+    pub(crate) turn_lease: Duration,
     pub(crate) max_steps: i64,
     pub(crate) turn_time_budget: Duration,
     pub(crate) turn_token_budget: i64,
@@ -35,6 +36,7 @@ pub(crate) struct Settings {
 impl Settings {
     pub(crate) fn of(config: &Config) -> Self {
         Self {
+            turn_lease: config.turn_lease,
             max_steps: config.turn_max_steps,
             turn_time_budget: config.turn_time_budget,
             turn_token_budget: config.turn_token_budget,
@@ -75,7 +77,6 @@ impl Engine {
         tools: Vec<ToolDef>,
         gateway: Gateway,
         settings: Settings,
-        contact: Contact,
         maintenance: Arc<Notify>,
     ) -> Self {
         let tools: BTreeMap<String, ToolDef> =
@@ -88,8 +89,8 @@ impl Engine {
             log,
             models,
             gateway,
+            contact: Contact::new(settings.turn_lease),
             settings,
-            contact,
             tasks: TaskTracker::new(),
             wake: Arc::default(),
             maintenance,

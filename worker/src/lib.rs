@@ -42,7 +42,7 @@ use tokio::{sync::Notify, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    engine::{Contact, Engine, Settings},
+    engine::{Engine, Settings},
     jobs::{Upkeep, embeddings::Embedding},
     queues::Handling,
     supervisor::{Role, Supervisor},
@@ -170,16 +170,8 @@ pub async fn start(config: Config, extras: Extras) -> anyhow::Result<Running> {
     let told = |name| queues.iter().find(|queue| queue.name == name).map(|queue| Arc::clone(&queue.told));
     let maintenance = told(shared::jobs::MAINTENANCE).unwrap_or_default();
     let chat_turns = told(shared::jobs::CHAT_TURNS);
-    let engine = Arc::new(Engine::new(
-        turns,
-        log,
-        models,
-        tools,
-        gateway.clone(),
-        Settings::of(&config),
-        Contact::new(config.turn_lease),
-        maintenance,
-    ));
+    let engine =
+        Arc::new(Engine::new(turns, log, models, tools, gateway.clone(), Settings::of(&config), maintenance));
 
     let metrics = match config.worker_metrics_port {
         Some(port) => Some(metrics::Metrics::listen(config.app_host, port).await?),

@@ -148,8 +148,9 @@ const PAUSE: Duration = Duration::from_millis(500);
 /// Entries of one statement.
 const MOST: usize = 512;
 
-/// How long a settlement waits for others, or for the next call to be opened, to share a commit with. Nobody waits for it.
-const LINGER: Duration = Duration::from_millis(20);
+/// How long a settlement waits for others, or for the next call to be opened, to share a commit with. Nobody waits for it, but
+/// a process that dies meanwhile leaves an estimate in its place: less than the end of a turn takes.
+const LINGER: Duration = Duration::from_millis(3);
 
 /// What goes into one statement.
 #[derive(Default)]
