@@ -83,6 +83,8 @@ pub(crate) async fn when_told(
     queue: Arc<Notify>,
     stopping: CancellationToken,
 ) {
+    // What a process that died had claimed is looked for at once.
+    due.notify_one();
     loop {
         tokio::select! {
             () = due.notified() => {}

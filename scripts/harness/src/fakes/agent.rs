@@ -130,11 +130,12 @@ impl Drop for FakeAgent {
 }
 
 async fn update(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Bytes) -> Response {
+    // Before the test hears of it, and may change it for the next one.
+    let manner = shared.manner.lock().unwrap_or_else(PoisonError::into_inner).clone();
     let received =
         Received { headers, body: String::from_utf8_lossy(&body).into_owned(), at: Instant::now() };
     shared.received.lock().unwrap_or_else(PoisonError::into_inner).push(received);
     shared.told.notify_waiters();
-    let manner = shared.manner.lock().unwrap_or_else(PoisonError::into_inner).clone();
     let status = |code| StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     match manner {
         Manner::Well => StatusCode::NO_CONTENT.into_response(),

@@ -200,7 +200,12 @@ async fn what_an_agent_answers_decides_what_becomes_of_a_delivery() -> Result<()
         sign_in(&stack.client(0), "bob").await?;
         let busy = agents["busy"].until(1, SOON).await?;
         agents["busy"].set(Manner::Well);
-        let again = agents["busy"].until(2, SOON).await?;
+        let again = match agents["busy"].until(2, SOON).await {
+            Ok(again) => again,
+            Err(error) => {
+                anyhow::bail!("{error}: {}", admin.get("/admin/deliveries?agent=busy").await?.body)
+            }
+        };
         ensure!(again[1].at - busy[0].at >= Duration::from_millis(900), "Retry-After was not heeded");
         ensure_eq!(again[1].header("webhook-id"), again[0].header("webhook-id"), "the id of a retry");
 

@@ -38,6 +38,8 @@ const MARGIN: Duration = Duration::from_secs(5);
 /// Deliveries that one process has under way at most, and to one agent.
 const AT_ONCE: usize = 128;
 const AT_ONCE_TO_ONE: usize = 16;
+/// While deliveries are under way, others that are due are looked for this often.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
 /// Bytes of an agent's answer that are read; of them [`KEPT`] are stored.
 const LARGEST: usize = 64 * 1024;
 const KEPT: usize = 8 * 1024;
@@ -94,7 +96,12 @@ impl Deliverer {
                     running.push(self.tell(claimed));
                 }
             }
-            let Some((agent, settled)) = running.next().await else { return Ok(made) };
+            if running.is_empty() {
+                return Ok(made);
+            }
+            // What is due meanwhile does not wait for an agent that is slow to answer.
+            let next = tokio::time::timeout(LOOK_AGAIN, running.next()).await;
+            let Ok(Some((agent, settled))) = next else { continue };
             if let Some(count) = busy.get_mut(&agent) {
                 *count -= 1;
             }
