@@ -11,10 +11,10 @@ pub(crate) const SOON: Duration = Duration::from_secs(20);
 /// Starts the stack, runs the test, and has the oracle expect that all went well unless the test judged by itself.
 pub(crate) async fn run(builder: Builder, test: impl AsyncFnOnce(&mut Stack) -> Result<()>) -> Result<()> {
     let mut stack = builder.start().await.context("the stack does not start")?;
-    match tokio::time::timeout(Duration::from_secs(60), test(&mut stack)).await {
+    match tokio::time::timeout(Duration::from_secs(120), test(&mut stack)).await {
         Ok(Ok(())) => Ok(()),
         Ok(Err(error)) => Err(anyhow!("{error:#}\n{}", stack.logs())),
-        Err(_) => Err(anyhow!("the test is not over after a minute\n{}", stack.logs())),
+        Err(_) => Err(anyhow!("the test is not over after two minutes\n{}", stack.logs())),
     }
 }
 
