@@ -170,6 +170,8 @@ impl Deliverer {
                 Err(Unanswered::Refused(error)) => Told::impossible(&error),
                 Err(Unanswered::NotSent(error) | Unanswered::Unknown(error)) => Told::silent(&error),
             },
+            // A database that is away says nothing about the delivery: it is claimed again when its lease is over.
+            Err(error) if error.database().is_some() => return Err(error),
             Err(error) => Told::impossible(&error),
         };
         let outcome = told.outcome(claimed.retry_count, &self.settings);
