@@ -13,6 +13,7 @@ use shared::{
     outbound::Outbound,
     remote::Gateway,
     sessions::LastAccessed,
+    tenancy::policies::KnownPolicies,
     tools::ToolDef,
     turns::Turns,
     vault::Vault,
@@ -42,6 +43,8 @@ pub(crate) struct Parts {
     /// Other people's servers.
     pub(crate) gateway: Gateway,
     pub(crate) callers: Callers,
+    /// Which tools may run, for callers that come often.
+    pub(crate) policies: KnownPolicies,
     pub(crate) mcp: mcp::Endpoint,
     /// Says what queries mean; none where no model of embeddings is set up.
     pub(crate) embedder: Option<Embedder>,

@@ -1,7 +1,7 @@
 //! The product: its domains, their rules and their SQL. `api` and `worker` are two ways to drive it.
 //!
 //! Floors, from the ground: error, ids · config · db, counters, telemetry, outbound · bell, identity, tools, model, oauth, vault ·
-//! tenancy, jobs, events, cache, connections, workspace · remote · turns, agents, key_rotation. Arrows run down only; nothing here
+//! tenancy, jobs, events, redis_stream, cache, connections, workspace · remote · turns, agents, key_rotation. Arrows run down only; nothing here
 //! knows HTTP.
 
 pub mod agents;
@@ -23,6 +23,7 @@ pub mod model;
 pub mod oauth;
 pub mod outbound;
 pub mod provision;
+pub mod redis_stream;
 pub mod remote;
 pub mod resilience;
 pub mod sessions;

@@ -120,6 +120,56 @@ fn variables_that_are_named_exist() {
     assert_none(&broken, "variables that shared::config does not know");
 }
 
+/// What PromQL itself and our labels are called.
+const NO_METRICS: &[&str] =
+    &["event_type", "histogram_quantile", "passed_over", "rate_interval", "tool_error"];
+
+/// The expressions of dashboards and alert rules, with their files.
+fn expressions() -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(root().join("deploy/grafana")).unwrap() {
+        let path = entry.unwrap().path();
+        let board: serde_json::Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        for target in
+            board["panels"].as_array().unwrap().iter().flat_map(|panel| panel["targets"].as_array().unwrap())
+        {
+            found.push((name.clone(), target["expr"].as_str().unwrap().to_owned()));
+        }
+    }
+    let rules = fs::read_to_string(root().join("deploy/prometheus/alerts.yaml")).unwrap();
+    let mut inside = false;
+    for line in rules.lines() {
+        let text = line.trim();
+        inside = text.starts_with("expr:")
+            || (inside && !text.starts_with("for:") && !text.starts_with("labels:"));
+        if inside {
+            found.push(("alerts.yaml".to_owned(), text.trim_start_matches("expr:").to_owned()));
+        }
+    }
+    found
+}
+
+#[test]
+fn dashboards_and_alerts_ask_for_metrics_that_there_are() {
+    let operations = fs::read_to_string(root().join("docs/operations.md")).unwrap();
+    let prose = prose(&operations);
+    let known: BTreeSet<&str> = code_spans(&prose).map(|span| span.split('{').next().unwrap()).collect();
+    let expressions = expressions();
+    assert!(expressions.len() > 40, "only {} expressions were found", expressions.len());
+    let mut broken = BTreeSet::new();
+    for (file, expression) in &expressions {
+        let is_part = |letter: char| letter.is_ascii_lowercase() || letter == '_';
+        for word in expression.split(|letter| !is_part(letter)).filter(|word| word.contains('_')) {
+            let metric = word.trim_matches('_').trim_end_matches("_bucket");
+            if !known.contains(metric) && !NO_METRICS.contains(&metric) {
+                broken.insert(format!("{file}: {metric}"));
+            }
+        }
+    }
+    assert_none(&broken, "metrics that docs/operations.md does not list");
+}
+
 #[test]
 fn every_decision_has_its_parts() {
     let mut broken = BTreeSet::new();

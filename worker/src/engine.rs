@@ -9,7 +9,7 @@ use std::{
 use shared::{
     config::{Config, ThriftConfig},
     events::EventLog,
-    model::{Model, ToolSpec},
+    model::{Model, ToolSpec, embeddings::Embedder},
     remote::Gateway,
     tenancy::{Policies, Policy},
     tools::{ToolDef, wire_name},
@@ -56,6 +56,8 @@ pub(crate) struct Engine {
     pub(crate) models: Vec<Arc<dyn Model>>,
     /// Other people's tools.
     pub(crate) gateway: Gateway,
+    /// Says what queries mean; none where no model of embeddings is set up.
+    pub(crate) embedder: Option<Embedder>,
     pub(crate) settings: Settings,
     pub(crate) contact: Contact,
     /// Work beside the turns that a graceful stop waits for.
@@ -89,12 +91,18 @@ impl Engine {
             log,
             models,
             gateway,
+            embedder: None,
             contact: Contact::new(settings.turn_lease),
             settings,
             tasks: TaskTracker::new(),
             wake: Arc::default(),
             maintenance,
         }
+    }
+
+    /// The same, searching by meaning where there is a model for it.
+    pub(crate) fn with_embedder(self, embedder: Option<Embedder>) -> Self {
+        Self { embedder, ..self }
     }
 
     pub(crate) fn tool(&self, name: &str) -> Option<&ToolDef> {

@@ -30,6 +30,7 @@ use shared::{
     events::EventLog,
     model::{self, embeddings::Embedder},
     outbound::Outbound,
+    redis_stream,
     remote::{Gateway, GatewaySettings, Registry},
     sessions::{Sessions, TokenKeys},
     tenancy::secrets::{Folder, SecretStore},
@@ -170,8 +171,10 @@ pub async fn start(config: Config, extras: Extras) -> anyhow::Result<Running> {
     let told = |name| queues.iter().find(|queue| queue.name == name).map(|queue| Arc::clone(&queue.told));
     let maintenance = told(shared::jobs::MAINTENANCE).unwrap_or_default();
     let chat_turns = told(shared::jobs::CHAT_TURNS);
-    let engine =
-        Arc::new(Engine::new(turns, log, models, tools, gateway.clone(), Settings::of(&config), maintenance));
+    let engine = Arc::new(
+        Engine::new(turns, log, models, tools, gateway.clone(), Settings::of(&config), maintenance)
+            .with_embedder(embedder.clone()),
+    );
 
     let metrics = match config.worker_metrics_port {
         Some(port) => Some(metrics::Metrics::listen(config.app_host, port).await?),
@@ -254,6 +257,11 @@ pub async fn start(config: Config, extras: Extras) -> anyhow::Result<Running> {
                 told: Arc::clone(&queue.told),
             };
             spawn(Box::pin(queues::drive(queue, queue_pool.clone(), handling, stopping.clone())));
+        }
+        if let Some(redis) = config.redis.clone() {
+            let filling =
+                redis_stream::fill(engine_pool.clone(), last_rings.clone(), redis, stopping.clone());
+            spawn(Box::pin(filling));
         }
         spawn(Box::pin(schedule::tick(engine_pool, all, stopping.clone())));
     }

@@ -12,7 +12,7 @@ use shared::{
     db::TenantTx,
     error::{Code, Error, Result},
     identity::Scope,
-    tenancy::{self, Policy},
+    tenancy::Policy,
     tools::{Effect, ToolDef, ToolOutput, ToolRun},
     workspace,
 };
@@ -136,7 +136,7 @@ async fn prepare(call: &Call, tool: &ToolDef, arguments: &Value) -> Result<(Tena
         tx.bring(meaning);
     }
     // `ask` is for turns, where nobody may be watching: a client of MCP has its user in front of it.
-    if tenancy::policies(&mut tx).await?.get(&*tool.name) == Some(&Policy::Deny) {
+    if call.app.policies.get(&mut tx).await?.get(&*tool.name) == Some(&Policy::Deny) {
         let sentence = format!("{} is not allowed in this workspace: an admin has denied it", tool.name);
         return Ok((tx, ToolOutput::error(sentence)));
     }

@@ -12,5 +12,6 @@ pub mod oracle;
 pub mod postgres;
 pub mod process;
 pub mod proxy;
+pub mod redis_server;
 pub mod stack;
 pub mod thrift;

@@ -8,8 +8,10 @@
 //! counts only with the generation that was current when its read began, and every process hears of the move. Errors and
 //! empty answers are not kept. Whatever goes wrong here costs a call of the tool, never the answer.
 
+mod admin;
 mod counts;
 mod flight;
+mod held;
 mod key;
 mod lifetime;
 mod place;
@@ -24,31 +26,32 @@ use std::{
     time::{Duration, Instant},
 };
 
-use chrono::{DateTime, Utc};
+use chrono::Utc;
 use futures::future::BoxFuture;
 use serde_json::Value;
 use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use self::{
-    counts::{Counts, Outcome},
-    flight::{Boarding, Flights, landed},
-    place::Place,
-    tier::{Answer, Epoch, Slot, Tier},
-};
 pub use self::{
+    admin::{CachedTool, purge, tools},
     key::{canonical, hash, key},
     lifetime::{CacheRules, Lifetimes, is_worth_keeping},
     place::Scope,
     through::{KnownAs, through},
+};
+use self::{
+    counts::{Counts, Outcome},
+    flight::{Boarding, Flights, landed},
+    held::{Flight, Held},
+    place::Place,
+    tier::{Answer, Slot, Tier},
 };
 use crate::{
     bell::{Bell, CachePlace, Heard, Ring},
     db::{TenantDb, TenantTx},
     error::{Error, Result},
     identity::Actor,
-    tenancy::{AdminActor, audit},
     tools::{CacheFacts, ToolOutput},
 };
 
@@ -447,55 +450,6 @@ impl ToolCache {
     }
 }
 
-/// A read that is under way.
-struct Flight<'a> {
-    actor: &'a Actor,
-    read: &'a Read<'a>,
-    slot: &'a Slot,
-    server: CachePlace,
-    /// Of before the first look: what is read is kept in memory only while it is current.
-    epoch: Epoch,
-}
-
-/// A flight that other processes see; let go of when this is dropped, also when its caller went away.
-struct Held<'a> {
-    cache: &'a ToolCache,
-    flight: &'a Flight<'a>,
-    holder: Option<Uuid>,
-}
-
-impl Held<'_> {
-    async fn renew(&self) {
-        let Some(holder) = self.holder else { return };
-        let renewed = async {
-            let mut tx = self.cache.tenants.begin(self.flight.actor).await?;
-            store::renew_flight(&mut tx, self.flight.slot, holder, FLIGHT).await?;
-            tx.commit().await
-        };
-        if let Err(error) = renewed.await {
-            tracing::debug!(error = %error, "a flight was not renewed; another process may ask the tool too");
-        }
-    }
-}
-
-impl Drop for Held<'_> {
-    fn drop(&mut self) {
-        let Some(holder) = self.holder.take() else { return };
-        let (tenants, actor, slot) =
-            (self.cache.tenants.clone(), self.flight.actor.clone(), self.flight.slot.clone());
-        tokio::spawn(async move {
-            let ended = async {
-                let mut tx = tenants.begin(&actor).await?;
-                store::end_flight(&mut tx, &slot, holder).await?;
-                tx.commit().await
-            };
-            if let Err(error) = ended.await {
-                tracing::debug!(error = %error, "a flight was not ended; it runs out by itself");
-            }
-        });
-    }
-}
-
 fn answer_of(content: &str, content_hash: String, ttl: Duration) -> Answer {
     let now = Instant::now();
     // A year is for ever here.
@@ -507,56 +461,4 @@ fn given(slot: &Slot, answer: &Answer, hit: bool) -> ToolOutput {
     let ttl_remaining = i64::try_from(answer.ttl().as_secs_f64().ceil() as u64).unwrap_or(i64::MAX);
     let cache = CacheFacts { key: slot.key.to_string(), hit, ttl_remaining };
     ToolOutput { content: answer.content.to_string(), cache: Some(cache), ..ToolOutput::default() }
-}
-
-/// What the cache did for one tool, and what it holds of it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CachedTool {
-    pub server: String,
-    pub tool: String,
-    pub hits: i64,
-    pub misses: i64,
-    /// Reads that wanted a fresh answer.
-    pub refreshes: i64,
-    /// Reads that the cache had no part in, because of a write under way or a database that was away.
-    pub passed_by: i64,
-    /// Answers that are good now, and how often they were given.
-    pub entries: i64,
-    pub entry_hits: i64,
-    pub last_accessed: Option<DateTime<Utc>>,
-}
-
-/// What the cache did for the tenant's tools in the last days.
-///
-/// # Errors
-/// The database's.
-pub async fn tools(engine: &PgPool, admin: &AdminActor, days: i32) -> Result<Vec<CachedTool>> {
-    store::tools(engine, admin.actor().tenant, days).await
-}
-
-/// Removes the tenant's answers, of one server or one tool if they are named; answers how many. What other processes hold
-/// in memory goes when they hear the bell.
-///
-/// # Errors
-/// The database's.
-pub async fn purge(
-    tenants: &TenantDb,
-    engine: &PgPool,
-    bell: &Bell,
-    admin: &AdminActor,
-    server: Option<&str>,
-    tool: Option<&str>,
-) -> Result<u64> {
-    let mut tx = tenants.begin(admin.actor()).await?;
-    let details = serde_json::json!({ "server": server, "tool": tool });
-    audit::record(
-        &mut tx,
-        admin,
-        audit::Entry::new("cache.purged", tool.or(server).unwrap_or_default()).with(details),
-    )
-    .await?;
-    tx.commit().await?;
-    let removed = store::purge(engine, admin.actor().tenant, server, tool).await?;
-    bell.ring(Ring::Cache(CachePlace::EVERYTHING));
-    Ok(removed)
 }

@@ -11,6 +11,7 @@ mod keys;
 mod limits;
 mod network;
 mod reader;
+mod redis;
 mod remote;
 mod sign_ins;
 mod tenants;
@@ -39,6 +40,7 @@ use crate::{
     cache::CacheSettings,
     ids::TenantId,
     model::{self, ModelConfig, ModelId, Provider, embeddings::EmbeddingConfig},
+    redis_stream::RedisConfig,
 };
 
 /// The tenant of `API_KEY`, unless `DEFAULT_TENANT_ID` names another.
@@ -103,6 +105,8 @@ pub struct Config {
     /// `TENANT_*` and `WORKOS_*`
     /// Agents that are told of users.
     pub agents: AgentsConfig,
+    /// `REDIS_STREAMS_ENABLED`; none when it is off.
+    pub redis: Option<RedisConfig>,
     pub tenants: TenantConfig,
     /// `ACCESS_TOKEN_SECONDS`, `PASSWORD_HASH_*`, `JWT_*` and the like.
     pub sign_ins: SignInConfig,
@@ -230,6 +234,7 @@ fn read(reader: &mut Reader<'_>) -> Option<Config> {
         (keys::api(reader, production), keys::fernet(reader, production, &mut warnings));
     let default_tenant = reader.optional("DEFAULT_TENANT_ID", "a uuid").map_or(DEFAULT_TENANT, TenantId);
     let agents = agents::read(reader, fernet_keys.first());
+    let redis = redis::read(reader);
     let tenants = tenants::read(reader, production);
     let sign_ins = sign_ins::read(reader, production, public_url.as_ref(), &mut warnings);
     let connections = connections::read(reader, public_url.as_ref());
@@ -262,6 +267,7 @@ fn read(reader: &mut Reader<'_>) -> Option<Config> {
         fernet_keys,
         default_tenant,
         agents: agents?,
+        redis,
         tenants: tenants?,
         sign_ins,
         trusted_proxies: reader.list("TRUSTED_PROXIES", "an address or a network such as 10.0.0.0/8"),

@@ -94,6 +94,10 @@ groups! {
         RISK_MANAGEMENT_AGENT_ENDPOINT = "", "The same of risk_management, such as http://127.0.0.1:8005.";
         NEWS_ANALYSIS_AGENT_ENDPOINT = "", "The same of news_analysis, such as http://127.0.0.1:8006.";
         USER_PREFERENCE_AGENT_ENDPOINT = "", "The same of user_preference, such as http://127.0.0.1:8007.";
+        REDIS_STREAMS_ENABLED = "false", "true: workers append events about users to a Redis stream as well, for consumers that read one.";
+        REDIS_URL = "", "redis:// or rediss://, with user and password if it has them.";
+        REDIS_STREAM_MAX_LENGTH = "10000", "About so many events are kept in it.";
+        REDIS_CONSUMER_GROUP = "stockpulse_agents", "A group of consumers that is made when it is not there.";
     }
     "PostgreSQL" {
         DB_URL = "", "Required. Requests run on it under row-level security. postgresql+driver:// is accepted; a login that is not alfred_app takes that role on.";

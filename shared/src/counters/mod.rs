@@ -2,8 +2,10 @@
 //!
 //! They are counted by one autocommit statement on a connection of its own whose commit does not wait for the disk:
 //! inside the transaction that uses them, the counter's row would be locked across that transaction's flush and cap a
-//! tenant at one commit per flush. Losing the last few counts in a crash is safe, because the log is ordered: an item
-//! that survived has its count before it in the log. Requests that arrive while a statement is under way share the next.
+//! tenant at one commit per flush. Losing the last few counts in a crash is safe for ids that are counted within the
+//! transaction that uses them: the crash ends it, and an item that survived has its count before it in the log. A block
+//! outlives a crash of the database in its process's memory, so its count waits for the disk. Requests that arrive while a
+//! statement is under way share the next.
 
 mod store;
 
@@ -110,8 +112,9 @@ async fn count(relaxed: PgPool, mut inbox: mpsc::UnboundedReceiver<Wish>) {
             *sums.entry((*tenant, kind)).or_default() += n;
         }
         // A lost connection only loses numbers, so trying once more is safe; gaps are allowed.
-        let counted = match store::advance(&relaxed, &sums).await {
-            Err(error) if error.is_transient() => store::advance(&relaxed, &sums).await,
+        let lasts = wishes.iter().any(|(_, kind, ..)| IN_BLOCKS.contains(kind));
+        let counted = match store::advance(&relaxed, &sums, lasts).await {
+            Err(error) if error.is_transient() => store::advance(&relaxed, &sums, lasts).await,
             other => other,
         };
         match counted {

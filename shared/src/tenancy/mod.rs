@@ -6,6 +6,7 @@ pub mod control;
 pub mod hosts;
 pub mod memberships;
 pub mod people;
+pub mod policies;
 pub(crate) mod remembered;
 pub mod secrets;
 pub mod signature;

@@ -10,6 +10,7 @@ use shared::{
     tenancy::Policy,
     tools::{OutsideCall, OutsideTool, ToolDef, ToolOutput, ToolRun, WorkspaceRun},
     turns::{CallRecord, NewEvent, Parking, StepCommit, ToolStep},
+    workspace,
 };
 
 use super::{Attempt, CallState, Stop, from_log, on_demand};
@@ -161,10 +162,23 @@ impl Attempt {
     ) -> Result<(ToolOutput, i64), Stop> {
         let null = serde_json::Value::Null;
         let arguments = call.arguments.as_ref().unwrap_or(&null);
+        let begun = Instant::now();
+        // Before the transaction begins, which must not wait for a model.
+        let asked = workspace::meaning_of_call(self.engine.embedder.as_ref(), &call.tool, arguments);
+        let meaning = match self.interruptible(asked).await? {
+            Ok(meaning) => meaning,
+            Err(error) => {
+                let sentence = format!("cannot search by meaning now ({}); mode text works", error.message);
+                return self.write(step, index, call, ToolOutput::error(sentence), begun).await;
+            }
+        };
         loop {
             let begun = Instant::now();
             let ran = async {
                 let mut tx = self.engine.turns.tenants().begin(&self.claimed.actor).await?;
+                if let Some(meaning) = &meaning {
+                    tx.bring(meaning.clone());
+                }
                 let output = run(&mut tx, arguments).await?;
                 Ok::<_, Error>((tx, output))
             };

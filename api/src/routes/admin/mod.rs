@@ -139,6 +139,7 @@ pub(crate) async fn put_policy(
     let mut tx = app.tenants.begin(admin.actor()).await?;
     tenancy::set_policy(&mut tx, &admin, tool, policy).await?;
     tx.commit().await?;
+    app.policies.forget(admin.actor().tenant);
     Ok(JsonAnswer(body))
 }
 
@@ -161,6 +162,7 @@ pub(crate) async fn delete_policy(
     let mut tx = app.tenants.begin(admin.actor()).await?;
     let was_set = tenancy::clear_policy(&mut tx, &admin, tool).await?;
     tx.commit().await?;
+    app.policies.forget(admin.actor().tenant);
     if was_set { Ok(StatusCode::NO_CONTENT) } else { Err(Error::not_found("the tool has no policy").into()) }
 }
 

@@ -18,33 +18,34 @@ const PASSWORD: &str = "correct horse battery staple";
 /// People who sign in at once: fewer than the attempts that one address has.
 const CROWD: usize = 40;
 /// Makes a hash a matter of microseconds.
-const CHEAP: [(&str, &str); 2] = [("PASSWORD_HASH_MEMORY_KIB", "8"), ("PASSWORD_HASH_PASSES", "1")];
+pub(super) const CHEAP: [(&str, &str); 2] =
+    [("PASSWORD_HASH_MEMORY_KIB", "8"), ("PASSWORD_HASH_PASSES", "1")];
 
 /// One api process and a client of it.
-struct Api {
+pub(super) struct Api {
     client: Client,
     address: SocketAddr,
 }
 
 impl Api {
-    fn at(address: SocketAddr) -> Self {
+    pub(super) fn at(address: SocketAddr) -> Self {
         Self { client: crate::client::http(), address }
     }
 
-    async fn post(&self, verb: &str, body: &Value) -> Result<Response> {
+    pub(super) async fn post(&self, verb: &str, body: &Value) -> Result<Response> {
         let url = format!("http://{}/api/v1/auth/{verb}", self.address);
         let answered = self.client.post(url).json(body).send().await?;
         ensure!(answered.status().is_success(), "{verb}: {}", answered.status());
         Ok(answered)
     }
 
-    async fn account(&self, email: &str) -> Result<Value> {
+    pub(super) async fn account(&self, email: &str) -> Result<Value> {
         let body = json!({"email": email, "password": PASSWORD});
         self.post("register", &body).await?;
         Ok(body)
     }
 
-    async fn logins(&self, account: &Value, count: usize) -> Result<Samples> {
+    pub(super) async fn logins(&self, account: &Value, count: usize) -> Result<Samples> {
         let mut times = Vec::new();
         for _ in 0..count {
             let begun = Instant::now();

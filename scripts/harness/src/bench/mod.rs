@@ -3,6 +3,7 @@
 //! Everything runs over loopback on one machine in one run, because figures of different moments do not compare. Each
 //! section prints its table when it is done; `report` keeps them for the documentation.
 
+mod agents;
 mod cache;
 mod calls;
 mod client;
@@ -15,6 +16,7 @@ mod login;
 mod machine;
 mod one_turn;
 mod procfs;
+mod remote;
 mod report;
 mod search;
 mod slow;
@@ -33,19 +35,21 @@ pub use self::report::{Report, Table};
 use self::{floor::Floor, stack::Stack};
 
 /// What can be measured, in the order in which it is.
-pub const SECTIONS: [&str; 13] = [
+pub const SECTIONS: [&str; 15] = [
     "turn",
     "history",
     "load",
     "mcp",
     "rest",
     "login",
+    "agents",
     "statements",
     "followers",
     "slow",
     "idle",
     "search",
     "cache",
+    "remote",
     "thrift",
 ];
 
@@ -120,6 +124,9 @@ pub async fn run(plan: &Plan, show: &(dyn Fn(&Table) + Sync)) -> Result<Report> 
     if plan.wants("login") {
         add(login::measure(plan, &mut stack).await?);
     }
+    if plan.wants("agents") {
+        add(agents::measure(plan, &mut stack).await?);
+    }
     if plan.wants("statements") {
         add(statements::measure(plan, &stack).await?);
     }
@@ -135,6 +142,9 @@ pub async fn run(plan: &Plan, show: &(dyn Fn(&Table) + Sync)) -> Result<Report> 
     }
     if plan.wants("cache") {
         add(cache::measure(plan).await?);
+    }
+    if plan.wants("remote") {
+        add(remote::measure(plan).await?);
     }
     if plan.wants("thrift") {
         add(thrift::measure().await?);

@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// The API key of the run; its database lives as long as the run.
-const KEY: &str = "a-key-of-the-bench-that-opens-nothing-else";
+pub(super) const KEY: &str = "a-key-of-the-bench-that-opens-nothing-else";
 
 /// Everything that runs. Dropping it ends all of it.
 pub(super) struct Stack {

@@ -27,7 +27,7 @@ use crate::run::{SOON, ensure_eq, here, processes, run};
 const TOKEN_KEY: &str = "what-tokens-for-agents-are-signed-with-here";
 const PASSWORD: &str = "a long enough password";
 
-fn told(builder: Builder) -> Builder {
+pub(crate) fn told(builder: Builder) -> Builder {
     builder
         .env("AGENT_JWT_SECRET_KEY", TOKEN_KEY)
         .env("OUTBOUND_ALLOW", "127.0.0.0/8")
@@ -39,7 +39,7 @@ fn told(builder: Builder) -> Builder {
 }
 
 /// An admin of the first tenant, which is the default one.
-async fn admin(stack: &Stack) -> Result<Client> {
+pub(crate) async fn admin(stack: &Stack) -> Result<Client> {
     let engine = stack.database.engine()?;
     let key = format!("admin-key-{}", uuid::Uuid::new_v4().simple());
     let user = UserId::generate();
@@ -58,7 +58,7 @@ async fn admin(stack: &Stack) -> Result<Client> {
 }
 
 /// Registers the agent; answers its secret.
-async fn register(admin: &Client, name: &str, agent: &FakeAgent, more: Value) -> Result<String> {
+pub(crate) async fn register(admin: &Client, name: &str, agent: &FakeAgent, more: Value) -> Result<String> {
     let mut body = json!({"name": name, "endpoint": agent.endpoint});
     for (field, value) in more.as_object().into_iter().flatten() {
         body[field] = value.clone();
@@ -69,7 +69,7 @@ async fn register(admin: &Client, name: &str, agent: &FakeAgent, more: Value) ->
 }
 
 /// Signs a new person in; answers their access token and id.
-async fn sign_in(client: &Client, name: &str) -> Result<(String, String)> {
+pub(crate) async fn sign_in(client: &Client, name: &str) -> Result<(String, String)> {
     let body = json!({"email": format!("{name}@example.test"), "password": PASSWORD});
     let made = client.post("/api/v1/auth/register", &body).await?;
     ensure!(made.status == 202, "{} {}", made.status, made.body);
@@ -85,7 +85,7 @@ async fn sign_in_again(client: &Client, name: &str) -> Result<(String, String)> 
     Ok((text(&json["access_token"])?, text(&json["user"]["id"])?))
 }
 
-async fn sign_out(client: &Client, token: &str) -> Result<()> {
+pub(crate) async fn sign_out(client: &Client, token: &str) -> Result<()> {
     let request = harness::client::http()
         .post(format!("{}/api/v1/auth/logout", client.base))
         .bearer_auth(token)

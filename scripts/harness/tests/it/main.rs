@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod agents;
+mod agents_load;
 mod approvals;
 mod busy;
 mod cancel;
@@ -19,6 +20,7 @@ mod outside_tools;
 mod poison;
 mod providers;
 mod readers;
+mod redis_stream;
 mod remote;
 mod remote_faults;
 mod retry;

@@ -9,6 +9,10 @@ use harness::{
     oracle::Expectations,
     postgres::Stop,
 };
+use shared::{
+    counters::Counters,
+    db::{self, DbRole},
+};
 
 use crate::run::{SOON, ensure_eq, here, processes, run};
 
@@ -56,6 +60,29 @@ async fn a_crash() -> Result<()> {
 async fn an_absence_longer_than_the_lease_makes_nobody_look_dead() -> Result<()> {
     let expected = Expectations { takeovers_at_most: Some(0), ..Expectations::default() };
     under_load(Stop::Immediate, Duration::from_secs(4), expected).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_crash_of_the_database_gives_no_id_to_two() -> Result<()> {
+    run(here().own_cluster(), async |stack| {
+        let tenant = stack.tenants[0].id;
+        let counters = || -> Result<Counters> {
+            let options = db::options(&stack.database.engine_url, DbRole::Engine, "test")
+                .map_err(anyhow::Error::msg)?;
+            Ok(Counters::start(db::relaxed_pool(options)))
+        };
+        let (before, after) = (counters()?, counters()?);
+        // A process takes ids of messages in blocks, and keeps them in its memory.
+        let first = before.next(tenant, "chat_message").await?;
+        stack.database.cluster().stop(Stop::Immediate).await?;
+        stack.database.cluster().start_again().await?;
+        let of_another = after.next_many(tenant, "chat_message", 8).await?;
+        let second = before.next(tenant, "chat_message").await?;
+        ensure_eq!(second, first + 1, "the block");
+        ensure!(!(of_another..of_another + 8).contains(&second), "{second} was given to two");
+        Ok(())
+    })
+    .await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

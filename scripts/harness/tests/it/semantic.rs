@@ -1,13 +1,21 @@
 //! Search by meaning [W7]: what people write is embedded by the queue, and found by what it means.
 
 use anyhow::{Context, Result, ensure};
-use harness::{client::Client, fakes::embeddings::FakeEmbeddings, stack::Builder};
+use harness::{
+    client::{Chat, Client},
+    fakes::embeddings::FakeEmbeddings,
+    stack::Builder,
+};
 use serde_json::{Value, json};
 
-use crate::run::{SOON, ensure_eq, offline, run};
+use crate::run::{SOON, ensure_eq, here, offline, run};
 
 fn embedding(fake: &FakeEmbeddings) -> Builder {
-    offline()
+    with_embeddings(offline(), fake)
+}
+
+fn with_embeddings(builder: Builder, fake: &FakeEmbeddings) -> Builder {
+    builder
         .env("EMBEDDING_PROVIDER", "openai-compatible")
         .env("EMBEDDING_BASE_URL", &fake.base_url)
         .env("EMBEDDING_MODEL", "fake-embeddings")
@@ -187,6 +195,29 @@ async fn another_model_embeds_everything_again() -> Result<()> {
         let answer = client.at(&stack.bases()[none]).get("/v1/search?q=x&mode=semantic").await?;
         ensure_eq!(answer.status, 422, "{}", answer.body);
         // What the oracle looks for are items of turns; here people made them.
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_turn_searches_by_meaning() -> Result<()> {
+    let fake = FakeEmbeddings::start().await?;
+    run(with_embeddings(here(), &fake), async |stack| {
+        let client = stack.client(0);
+        write(&client, "tasks", &json!({"title": "Call the physician"})).await?;
+        until_found(&client, "q=doctor&mode=semantic", &["Call the physician"]).await?;
+        let text = "[[tool:search_workspace {\"query\":\"surgeon\",\"mode\":\"semantic\"}]]";
+        let posted = client.accept(&Chat::new(text).wait(10)).await?;
+        ensure_eq!(posted.answer.json()["toolCalls"][0]["isError"], false, "{}", posted.answer.body);
+        let told = stack.model().received().last().context("no request")?.json().to_string();
+        ensure!(told.contains("Call the physician"), "the model is told: {told}");
+        // A model of embeddings that is down costs the turn a sentence.
+        fake.fail(503);
+        let posted = client.accept(&Chat::new(text).wait(10)).await?;
+        ensure_eq!(posted.answer.json()["toolCalls"][0]["isError"], true, "{}", posted.answer.body);
+        let told = stack.model().received().last().context("no request")?.json().to_string();
+        ensure!(told.contains("mode text works"), "the model is told: {told}");
         Ok(())
     })
     .await

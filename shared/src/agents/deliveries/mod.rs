@@ -38,6 +38,8 @@ const MARGIN: Duration = Duration::from_secs(5);
 /// Deliveries that one process has under way at most, and to one agent.
 const AT_ONCE: usize = 128;
 const AT_ONCE_TO_ONE: usize = 16;
+/// Exchanges that end before a next claim.
+const SEVERAL: usize = 8;
 /// While deliveries are under way, others that are due are looked for this often.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
 /// Bytes of an agent's answer that are read; of them [`KEPT`] are stored.
@@ -89,8 +91,12 @@ impl Deliverer {
         let mut running = FuturesUnordered::new();
         let mut busy: HashMap<(TenantId, AgentName), usize> = HashMap::new();
         let mut made = 0;
+        let (mut ended, mut claimed_at) = (0, tokio::time::Instant::now());
         loop {
-            if self.settings.enabled && !stopping.is_cancelled() && running.len() < AT_ONCE {
+            // A claim looks at all that waits: one for several exchanges, not for each.
+            let is_time = ended >= SEVERAL || running.len() < SEVERAL || claimed_at.elapsed() >= LOOK_AGAIN;
+            if self.settings.enabled && !stopping.is_cancelled() && running.len() < AT_ONCE && is_time {
+                (ended, claimed_at) = (0, tokio::time::Instant::now());
                 for claimed in self.claim(AT_ONCE - running.len(), &busy).await? {
                     *busy.entry(claimed.agent()).or_default() += 1;
                     running.push(self.tell(claimed));
@@ -102,6 +108,7 @@ impl Deliverer {
             // What is due meanwhile does not wait for an agent that is slow to answer.
             let next = tokio::time::timeout(LOOK_AGAIN, running.next()).await;
             let Ok(Some((agent, settled))) = next else { continue };
+            ended += 1;
             if let Some(count) = busy.get_mut(&agent) {
                 *count -= 1;
             }

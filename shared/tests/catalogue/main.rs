@@ -2,6 +2,8 @@
 //! breaks a promise fails here.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod rows;
+
 use shared::testing::TestDb;
 
 /// Tables that belong to no tenant: people of the deployment and how they sign in, tenants themselves, processes.
@@ -11,6 +13,7 @@ const WITHOUT_TENANT: &[&str] = &[
     "oauth_clients",
     "oauth_codes",
     "outside_identities",
+    "redis_stream_positions",
     "sign_in_buckets",
     "sign_ins",
     "signing_keys",

@@ -1,0 +1,169 @@
+//! Agents that are told of sign-ins: what that costs a sign-in, how soon they know, and how many deliveries a second there are.
+
+use std::{collections::HashMap, time::Duration};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use super::{
+    Plan,
+    login::{Api, CHEAP},
+    report::Table,
+    stack::{KEY, Stack},
+    statistics::{Samples, figure, float, milliseconds},
+};
+use crate::fakes::agent::{FakeAgent, Manner, Received};
+
+/// Three that are well, one that refuses, one that never answers.
+const MANNERS: [Manner; 5] = [Manner::Well, Manner::Well, Manner::Well, Manner::Status(500), Manner::Silent];
+const WELL: usize = 3;
+/// Logins between two changes of what is measured.
+const ROUND: usize = 25;
+
+/// Measures.
+///
+/// # Errors
+/// Somebody is not signed in, or an agent that is well is not told.
+pub(super) async fn measure(plan: &Plan, stack: &mut Stack) -> Result<Table> {
+    let (_process, address) = stack.another_api(&CHEAP).await?;
+    let api = Api::at(address);
+    let admin = Admin { http: crate::client::http(), base: format!("http://{address}") };
+    let account = api.account("told@bench.example").await?;
+    api.logins(&account, 30).await?;
+    let mut agents = Vec::new();
+    for (number, manner) in MANNERS.into_iter().enumerate() {
+        let agent = FakeAgent::start(manner).await?;
+        admin.register(&format!("agent_{number}"), &agent).await?;
+        agents.push(agent);
+    }
+
+    let (mut alone, mut told) = (Vec::new(), Vec::new());
+    for _ in 0..plan.pick(4, 12) {
+        for (is_on, times) in [(false, &mut alone), (true, &mut told)] {
+            admin.switch(is_on).await?;
+            for _ in 0..ROUND {
+                let begun = Instant::now();
+                api.post("login", &account).await?.bytes().await?;
+                times.push(begun.elapsed());
+            }
+        }
+    }
+    let mut table = Table::new("Agents that are told of sign-ins", &["", "p50 ms", "p95", "p99"]);
+    let mut add = |name: &str, times: &Samples| {
+        table.row([
+            name.to_owned(),
+            milliseconds(times.median()),
+            figure(times.percentile(95.0)),
+            figure(times.percentile(99.0)),
+        ]);
+    };
+    let (alone, told) = (Samples::of_times(alone), Samples::of_times(told));
+    add("login, without the hash's time, no agents", &alone);
+    add("the same, five agents, two of them down", &told);
+
+    let soon = sooner(plan, &api, &agents).await?;
+    add("from the login's answer to the agents that are well", &soon);
+
+    for agent in &agents {
+        agent.set(Manner::Well);
+    }
+    let (count, rate) = backlog(plan, stack, &api, &admin, &agents).await?;
+    table.note(format!(
+        "The 95th percentile of a login is {} ms longer with agents (aim: 5 at most). A backlog of {count} deliveries to five agents went out at {} a second.",
+        figure(told.percentile(95.0) - alone.percentile(95.0)),
+        figure(rate)
+    ));
+    table.note("One agent answers 500, one never; their breakers open as they would. Agents, callers and workers share the machine.");
+    table.note("Aims: agents told within 1 s.");
+    Ok(table)
+}
+
+struct Admin {
+    http: reqwest::Client,
+    base: String,
+}
+
+impl Admin {
+    async fn register(&self, name: &str, agent: &FakeAgent) -> Result<()> {
+        let body = json!({"name": name, "endpoint": agent.endpoint});
+        let url = format!("{}/admin/agents", self.base);
+        self.http.post(url).header("X-API-Key", KEY).json(&body).send().await?.error_for_status()?;
+        Ok(())
+    }
+
+    async fn switch(&self, is_on: bool) -> Result<()> {
+        for number in 0..MANNERS.len() {
+            let url = format!("{}/admin/agents/agent_{number}", self.base);
+            let body = json!({"enabled": is_on});
+            self.http.patch(url).header("X-API-Key", KEY).json(&body).send().await?.error_for_status()?;
+        }
+        Ok(())
+    }
+}
+
+fn user_of(received: &Received) -> String {
+    received.json()["user_context"]["user_id"].as_str().unwrap_or_default().to_owned()
+}
+
+/// How soon the agents that are well know of somebody, while the others fail.
+async fn sooner(plan: &Plan, api: &Api, agents: &[FakeAgent]) -> Result<Samples> {
+    let mut answered = HashMap::new();
+    for number in 0..plan.pick(40, 150) {
+        let account = api.account(&format!("soon-{number}@bench.example")).await?;
+        let answer: Value = api.post("login", &account).await?.json().await?;
+        let user = answer["user"]["id"].as_str().context("who signed in")?.to_owned();
+        answered.insert(user, Instant::now());
+    }
+    let deadline = Instant::now() + Duration::from_secs(30);
+    let mut times = Vec::new();
+    for agent in agents.iter().take(WELL) {
+        loop {
+            let received = agent.received();
+            let known: HashMap<String, Instant> =
+                received.iter().map(|delivery| (user_of(delivery), delivery.at)).collect();
+            if answered.keys().all(|user| known.contains_key(user)) {
+                times.extend(answered.iter().map(|(user, at)| known[user].saturating_duration_since(*at)));
+                break;
+            }
+            ensure!(Instant::now() < deadline, "an agent that is well was not told");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+    Ok(Samples::of_times(times))
+}
+
+/// Deliveries that waited for workers: how many, and how many a second go out.
+async fn backlog(
+    plan: &Plan,
+    stack: &mut Stack,
+    api: &Api,
+    admin: &Admin,
+    agents: &[FakeAgent],
+) -> Result<(usize, f64)> {
+    // Open breakers close with the first success.
+    admin.switch(true).await?;
+    stack.stop_workers().await?;
+    let people = plan.pick(60, 300);
+    for number in 0..people {
+        let account = api.account(&format!("late-{number}@bench.example")).await?;
+        api.post("login", &account).await?.bytes().await?;
+    }
+    let before: Vec<usize> = agents.iter().map(|agent| agent.received().len()).collect();
+    let begun = Instant::now();
+    for _ in 0..plan.workers {
+        stack.start_worker()?;
+    }
+    let mut first = None;
+    let well = agents.iter().zip(&before).take(WELL);
+    for (agent, before) in well {
+        agent.until(before + 1, Duration::from_secs(30)).await?;
+        first.get_or_insert_with(Instant::now);
+        agent.until(before + people, Duration::from_secs(60)).await?;
+    }
+    let since = first.unwrap_or(begun);
+    let took = since.elapsed().as_secs_f64();
+    let count: usize =
+        agents.iter().zip(&before).map(|(agent, before)| agent.received().len() - before).sum();
+    Ok((count, float(count) / took))
+}
