@@ -38,6 +38,7 @@ const NO_SCOPES: [&str; 0] = [];
         (name = "auth", description = "Signing up, in and out; API keys"),
         (name = "tenants", description = "Which tenant a request acts in"),
         (name = "admin", description = "For a tenant's admins"),
+        (name = "queues", description = "Lines of jobs, for operators and a tenant's admins"),
         (name = "agents", description = "Agents that are told of users, for a tenant's admins"),
         (name = "operator", description = "For whoever operates the deployment"),
         (name = "operations", description = "Health and metrics; no credential"),

@@ -15,6 +15,7 @@ use shared::{
     mcp::authorization::AuthorizationServer,
     model::{self, embeddings::Embedder},
     outbound::Outbound,
+    queues::Queues,
     remote::{Gateway, GatewaySettings, Registry},
     sessions::{LastAccessed, Sessions, TokenKeys},
     telemetry::Recorder,
@@ -119,6 +120,7 @@ pub async fn start_with_entities(config: Config, entities: &'static [EntityDef])
         None,
     );
     let app = App::new(Parts {
+        queues: Queues::new(engine.clone(), tenants.clone(), turns.clone(), bell.clone()),
         connections,
         last_accessed: LastAccessed::start(engine.clone(), config.session_idle_days, draining.clone()),
         turns,

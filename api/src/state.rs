@@ -11,6 +11,7 @@ use shared::{
     mcp::authorization::AuthorizationServer,
     model::embeddings::Embedder,
     outbound::Outbound,
+    queues::Queues,
     remote::Gateway,
     sessions::LastAccessed,
     tenancy::policies::KnownPolicies,
@@ -56,6 +57,8 @@ pub(crate) struct Parts {
     pub(crate) outbound: Outbound,
     /// Seals secrets at rest.
     pub(crate) vault: Vault,
+    /// The queues as admins see them.
+    pub(crate) queues: Queues,
     pub(crate) metrics: Metrics,
     /// Cancelled when the process begins to stop: streams end and readiness is gone.
     pub(crate) draining: CancellationToken,

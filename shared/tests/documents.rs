@@ -105,6 +105,7 @@ fn variables_that_are_named_exist() {
         .iter()
         .flat_map(|group| group.variables)
         .map(|variable| variable.name)
+        .chain(shared::flags::NAMES.iter().copied())
         .collect();
     let is_letter = |letter: char| letter.is_ascii_uppercase() || letter.is_ascii_digit() || letter == '_';
     let mut broken = BTreeSet::new();

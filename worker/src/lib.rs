@@ -33,6 +33,7 @@ use shared::{
     redis_stream,
     remote::{Gateway, GatewaySettings, Registry},
     sessions::{Sessions, TokenKeys},
+    switches::Switches,
     tenancy::secrets::{Folder, SecretStore},
     tools::ToolDef,
     turns::{TurnSettings, Turns},
@@ -110,7 +111,8 @@ pub async fn start(config: Config, extras: Extras) -> anyhow::Result<Running> {
     let engine_pool = db::pool(engine_options.clone(), config.db_pool_max);
     let counters = Arc::new(Counters::start(db::relaxed_pool(engine_options.clone())));
     let app_pool = db::pool(app, config.db_pool_max);
-    let mut channels = vec![Channel::Work, Channel::Cancel, Channel::Cache, Channel::Deliveries];
+    let mut channels =
+        vec![Channel::Work, Channel::Cancel, Channel::Cache, Channel::Deliveries, Channel::Switches];
     if config.embeddings.is_some() && !extras.solo {
         channels.push(Channel::Changes);
     }
@@ -192,6 +194,7 @@ pub async fn start(config: Config, extras: Extras) -> anyhow::Result<Running> {
     let supervisor =
         Supervisor::start(Arc::clone(&engine), role, stopping.clone(), killed.clone(), hasten.clone())
             .await?;
+    let switches = Switches::start(engine_pool.clone(), &bell, killed.clone());
     let spawn = |work: futures::future::BoxFuture<'static, ()>| {
         tokio::spawn(killed.clone().run_until_cancelled_owned(work));
     };
@@ -229,6 +232,7 @@ pub async fn start(config: Config, extras: Extras) -> anyhow::Result<Running> {
         let upkeep = Upkeep {
             deliveries: jobs::deliveries::Deliveries::new(deliverer, stopping.clone()),
             outbound,
+            noted: jobs::noted::Noted::default(),
             engine: engine_pool.clone(),
             vault,
             connections,
@@ -254,6 +258,7 @@ pub async fn start(config: Config, extras: Extras) -> anyhow::Result<Running> {
             let handling = Handling {
                 claim: Arc::clone(&engine.wake),
                 upkeep: upkeep.clone(),
+                switches: switches.clone(),
                 told: Arc::clone(&queue.told),
             };
             spawn(Box::pin(queues::drive(queue, queue_pool.clone(), handling, stopping.clone())));
@@ -263,7 +268,7 @@ pub async fn start(config: Config, extras: Extras) -> anyhow::Result<Running> {
                 redis_stream::fill(engine_pool.clone(), last_rings.clone(), redis, stopping.clone());
             spawn(Box::pin(filling));
         }
-        spawn(Box::pin(schedule::tick(engine_pool, all, stopping.clone())));
+        spawn(Box::pin(schedule::tick(engine_pool, all, switches, stopping.clone())));
     }
     tracing::info!(models = ?engine.models.iter().map(|model| model.id().to_string()).collect::<Vec<_>>(), "the worker is ready");
     let done = tokio::spawn(async move {

@@ -7,9 +7,12 @@ use apalis::prelude::*;
 use apalis_sql::{Config as QueueConfig, PostgresStorage};
 use futures::StreamExt;
 use serde_json::Value;
-use shared::jobs::{
-    AGENT_DELIVERIES, CHAT_TURNS, CONNECTION_REFRESH, EMBEDDINGS, MAINTENANCE, MaintenanceTicket,
-    RefreshTicket,
+use shared::{
+    jobs::{
+        AGENT_DELIVERIES, CHAT_TURNS, CONNECTION_REFRESH, EMBEDDINGS, MAINTENANCE, MaintenanceTicket,
+        RefreshTicket,
+    },
+    switches::Switches,
 };
 use sqlx::PgPool;
 use tokio::sync::Notify;
@@ -30,6 +33,7 @@ pub(crate) struct Handling {
     /// Tells the supervisor to claim turns.
     pub(crate) claim: Arc<Notify>,
     pub(crate) upkeep: Upkeep,
+    pub(crate) switches: Switches,
     /// Makes the queue fetch again.
     pub(crate) told: Arc<Notify>,
 }
@@ -89,9 +93,14 @@ pub(crate) fn queues() -> Vec<Queue> {
     ]
 }
 
-/// Works on a queue until stopped; rebuilds the worker whenever its backend failed.
+/// Works on a queue until stopped; rebuilds the worker whenever its backend failed. While the queue is paused there is none:
+/// what it was working on is finished, what it had fetched beside goes back.
 pub(crate) async fn drive(queue: Queue, pool: PgPool, handling: Handling, stopping: CancellationToken) {
     while !stopping.is_cancelled() {
+        tokio::select! {
+            () = handling.switches.until_running(queue.name) => {}
+            () = stopping.cancelled() => return,
+        }
         let context =
             WorkerContext::new(&format!("{}-{}-{}", queue.name, std::process::id(), Ulid::generate()));
         let config = QueueConfig::default()
@@ -115,6 +124,12 @@ pub(crate) async fn drive(queue: Queue, pool: PgPool, handling: Handling, stoppi
             let event = tokio::select! {
                 event = events.next() => event,
                 () = stopping.cancelled(), if !failed => {
+                    failed = true;
+                    let _ = context.stop();
+                    continue;
+                }
+                () = handling.switches.until_paused(queue.name), if !failed => {
+                    tracing::info!(queue = queue.name, "the queue is paused");
                     failed = true;
                     let _ = context.stop();
                     continue;
@@ -161,7 +176,7 @@ async fn handle(ticket: Value, queue: Data<Handling>) -> Result<(), BoxDynError>
     }
     match serde_json::from_value::<MaintenanceTicket>(ticket) {
         Ok(ticket) => {
-            let outcome = jobs::run_guarded(&ticket.task, &queue.upkeep).await;
+            let outcome = jobs::run_scheduled(&ticket.task, &queue.upkeep).await;
             // It may have written tickets of its own queue.
             queue.told.notify_one();
             outcome

@@ -5,6 +5,7 @@ use http::request::Parts;
 use shared::{
     error::Result as Outcome,
     identity::Actor,
+    queues::Viewer,
     tenancy::{AdminActor, OperatorActor},
 };
 
@@ -34,6 +35,23 @@ impl Steward {
     /// The actor.
     pub(crate) fn actor(&self) -> &Actor {
         &self.actor
+    }
+
+    /// The request's id.
+    pub(crate) fn request_id(&self) -> &str {
+        &self.request_id
+    }
+
+    /// As somebody who looks at queues: an operator sees more.
+    ///
+    /// # Errors
+    /// 403 when they are neither; this was checked before.
+    pub(crate) fn viewer(&self) -> Outcome<Viewer> {
+        Ok(if self.actor.operator {
+            Viewer::Operator(self.operator()?)
+        } else {
+            Viewer::Admin(self.admin()?)
+        })
     }
 
     /// As an admin of the tenant.

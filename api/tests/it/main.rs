@@ -12,6 +12,7 @@ mod limits;
 mod mcp;
 mod oauth_server;
 mod operations;
+mod queues;
 mod search;
 mod sessions;
 mod sixth;

@@ -28,6 +28,7 @@ async fn nobody_comes_in_without_a_credential() {
             .replace("{callId}", "c")
             .replace("{tool}", "t")
             .replace("{name}", "n")
+            .replace("{queue}", "chat-turns")
             .replace("{userId}", "0198c0de-0000-7000-8000-000000000000")
             .replace("{secretId}", "0198c0de-0000-7000-8000-000000000000");
         if !is_guarded {
@@ -85,7 +86,9 @@ async fn what_is_somebody_elses_is_unknown() {
         if !path.contains("{id}") || path.starts_with("/v1/") || path.starts_with("/admin/tenants") {
             continue;
         }
-        let id = if path.starts_with("/jobs/") { job } else { session };
+        let is_job = path.starts_with("/jobs/") || path.starts_with("/admin/queues/");
+        let path = path.replace("{queue}", "chat-turns");
+        let id = if is_job { job } else { session };
         let place = path.replace("{id}", id).replace("{callId}", "c");
         let body = match path.as_str() {
             "/jobs/{id}/approvals/{callId}" => json!({"decision": "approve"}),

@@ -4,8 +4,10 @@
 //! A sign-in never waits for an agent: its event and the deliveries are rows of the sign-in's own transaction, and workers
 //! deliver them ([`deliveries`]).
 
+pub mod breaker;
 pub mod configured;
 pub mod deliveries;
+pub mod figures;
 pub mod health;
 mod secret;
 mod store;

@@ -48,6 +48,8 @@ pub enum Channel {
     Cache,
     /// Agents are to be told of something.
     Deliveries,
+    /// What operators switch.
+    Switches,
 }
 
 /// Something to tell the other processes, after the commit that made it true.
@@ -81,6 +83,8 @@ pub enum Ring {
     Cache(CachePlace),
     /// Agents are to be told of something.
     Deliveries,
+    /// A queue was paused or goes on, or a feature flag was set.
+    Switches,
 }
 
 /// Whose answers of which server a cache keeps together.
@@ -116,6 +120,8 @@ pub enum Heard {
     Cache(Arc<[CachePlace]>),
     /// Agents are to be told of something.
     Deliveries,
+    /// A queue was paused or goes on, or a feature flag was set.
+    Switches,
     /// The connection is new or was deaf, or this hearer fell behind: anything may have been missed, so look.
     Reconnected,
 }

@@ -23,6 +23,7 @@ impl Channel {
             Self::Changes => "alfred_changes",
             Self::Cache => "alfred_cache",
             Self::Deliveries => "alfred_deliveries",
+            Self::Switches => "alfred_switches",
         }
     }
 }
@@ -83,6 +84,7 @@ pub(super) fn read(channel: &str, payload: &str) -> Option<Heard> {
         }
         "alfred_work" => Some(Heard::Work),
         "alfred_deliveries" => Some(Heard::Deliveries),
+        "alfred_switches" => Some(Heard::Switches),
         "alfred_cancel" => {
             let turns = payload.split(' ').filter_map(|id| Uuid::try_parse(id).ok()).map(TurnId);
             Some(Heard::Cancel(turns.collect()))

@@ -23,6 +23,7 @@ pub(super) struct Pending {
     outdated: HashSet<CachePlace>,
     work: bool,
     deliveries: bool,
+    switches: bool,
     echo: bool,
     /// A NOTIFY is under way.
     sending: bool,
@@ -41,6 +42,7 @@ impl Pending {
             }
             Ring::Work => self.work = true,
             Ring::Deliveries => self.deliveries = true,
+            Ring::Switches => self.switches = true,
             Ring::Cancel(turn) => {
                 self.cancels.insert(turn);
             }
@@ -69,6 +71,7 @@ impl Pending {
             && self.outdated.is_empty()
             && !self.work
             && !self.deliveries
+            && !self.switches
             && !self.echo
     }
 
@@ -90,6 +93,7 @@ impl Pending {
         self.outdated.extend(unsent.outdated);
         self.work |= unsent.work;
         self.deliveries |= unsent.deliveries;
+        self.switches |= unsent.switches;
         // An echo is of use only at its time.
     }
 
@@ -115,6 +119,7 @@ impl Pending {
         let bare = [
             (Channel::Work.name(), self.work),
             (Channel::Deliveries.name(), self.deliveries),
+            (Channel::Switches.name(), self.switches),
             (echo, self.echo),
         ];
         for (channel, wanted) in bare {

@@ -183,7 +183,8 @@ pub(super) async fn hear(shared: Arc<Shared>, engine: PgPool, mut hearing: Heari
             | Heard::Work
             | Heard::Changes(_)
             | Heard::Cache(_)
-            | Heard::Deliveries => {}
+            | Heard::Deliveries
+            | Heard::Switches => {}
         }
     }
 }

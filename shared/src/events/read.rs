@@ -214,7 +214,12 @@ pub(super) async fn hear(shared: Arc<Shared>, mut hearing: Hearing) {
                     }
                     shared.line_up_conversations(shared.all_conversations());
                 }
-                Heard::Work | Heard::Cancel(_) | Heard::Changes(_) | Heard::Cache(_) | Heard::Deliveries => {}
+                Heard::Work
+                | Heard::Cancel(_)
+                | Heard::Changes(_)
+                | Heard::Cache(_)
+                | Heard::Deliveries
+                | Heard::Switches => {}
             },
             _ = timer.tick() => {
                 for turn in shared.all_turns() {

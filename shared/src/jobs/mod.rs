@@ -1,6 +1,8 @@
 //! The queues, on apalis over Postgres. A ticket says "there is work in this queue" and carries ids only; the truth
 //! (state, attempts, results, order) is in our own tables, so a ticket may be lost, doubled or stolen without harm.
 
+mod schedules;
+
 use std::time::Duration;
 
 use apalis_core::task::{builder::TaskBuilder, task_id::TaskId};
@@ -8,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
 use ulid::Ulid;
 
+pub use self::schedules::{SCHEDULES, Schedule};
 use crate::{
     error::{Error, Result},
     ids::{ConnectionId, ConversationId, TenantId, TurnId, UserId},

@@ -21,7 +21,6 @@ const COUNTERS: &[(&str, &str)] = &[
     ),
     ("cache_requests_total", "Reads of outside tools, by tool and by what the cache had for them."),
     ("bell_reconnects_total", "Listening connections that were lost."),
-    ("agent_notifications_total", "Tries to tell agents of users, by agent and status."),
     ("embedding_requests_total", "Requests for embeddings, by provider and outcome."),
     ("mcp_calls_total", "Calls of other people's tools, by server and outcome."),
     ("event_gaps_total", "Event ids that were missing when a reader first looked."),
@@ -32,11 +31,6 @@ const HISTOGRAMS: &[(&str, &str, &[f64])] = &[
         "auth_duration_seconds",
         "How long signing up, in and out took, by event type.",
         &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.5, 1.0, 2.5, 10.0],
-    ),
-    (
-        "agent_notification_duration_seconds",
-        "How long tries to tell agents of users took, by agent.",
-        &[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0],
     ),
     (
         "mcp_call_duration_seconds",

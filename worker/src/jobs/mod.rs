@@ -5,19 +5,21 @@
 pub(crate) mod compaction;
 pub(crate) mod deliveries;
 pub(crate) mod embeddings;
+pub(crate) mod noted;
 pub(crate) mod refresh;
 pub(crate) mod store;
 
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use apalis::prelude::{AbortError, BoxDynError};
-use chrono::TimeDelta;
+use chrono::{TimeDelta, Utc};
 use futures::FutureExt;
 use serde_json::Value;
 use shared::{
     Error, agents,
     connections::Connections,
     outbound::Outbound,
+    queues,
     remote::{self, Gateway},
     tenancy::{
         control,
@@ -48,15 +50,20 @@ pub(crate) struct Upkeep {
     pub(crate) gateway: Gateway,
     pub(crate) deliveries: deliveries::Deliveries,
     pub(crate) outbound: Outbound,
+    /// When each schedule ran last.
+    pub(crate) noted: noted::Noted,
     /// Where new header secrets are put; without one they wait to be fetched.
     pub(crate) secret_store: Option<Arc<dyn SecretStore>>,
     /// What embeds items; without it nothing is on that list.
     pub(crate) embedding: Option<embeddings::Embedding>,
 }
 
-/// Runs a task of a schedule.
-pub(crate) async fn run_guarded(task: &str, upkeep: &Upkeep) -> Result<(), BoxDynError> {
-    guarded(task, run(task, upkeep)).await
+/// Runs a task of a schedule, and notes that it ran.
+pub(crate) async fn run_scheduled(task: &str, upkeep: &Upkeep) -> Result<(), BoxDynError> {
+    let started_at = Utc::now();
+    let outcome = guarded(task, run(task, upkeep)).await;
+    upkeep.noted.note(&upkeep.engine, task, started_at, outcome.as_ref().err()).await;
+    outcome
 }
 
 /// Time-outs and panics are caught in here: the queue's own layers would leave its row running for ever. A failure is in the
@@ -144,37 +151,133 @@ async fn run(task: &str, upkeep: &Upkeep) -> Result<(), Error> {
                 tracing::info!(partition = dropped, "a day of the event log was dropped");
             }
         }
-        "retention" => {
-            // What cannot be deleted must not keep all else; the first failure is told when the rest is done.
-            let mut outcome = Ok(());
-            for deletion in store::DELETIONS {
-                match delete_all(engine, deletion).await {
-                    Ok(0) => {}
-                    Ok(rows) => tracing::info!(rows, what = deletion.what, "expired rows were deleted"),
-                    Err(error) => outcome = outcome.and(Err(error)),
-                }
-            }
-            let age = TimeDelta::days(FEED_DAYS);
-            while changes::forget(engine, age, CHUNK).await? >= u64::try_from(CHUNK).unwrap_or(u64::MAX) {}
-            while store::roll_up_usage(engine, CHUNK).await? >= u64::try_from(CHUNK).unwrap_or(u64::MAX) {}
-            outcome?;
-        }
+        "queue-counts" => while queues::roll_up(engine).await? {},
+        "retention" => retain(engine, CHUNK).await?,
         // Searches catch up by themselves; this is for tenants where nobody searches.
         "search" => while search::catch_up(engine, CHUNK).await? >= CHUNK {},
-        "tickets" => store::delete_tickets(engine).await?,
+        "tickets" => {
+            delete_all(engine, &store::TICKETS, CHUNK).await?;
+            delete_all(engine, &store::QUEUE_WORKERS, CHUNK).await?;
+        }
         other => tracing::warn!(task = other, "there is no such maintenance task"),
     }
     Ok(())
 }
 
-/// Deletes chunk by chunk; answers how many rows.
-async fn delete_all(engine: &PgPool, deletion: &store::Deletion) -> Result<u64, Error> {
+/// Deletes what has had its time, chunk by chunk. What cannot be deleted must not keep all else; the first failure is told when
+/// the rest is done.
+async fn retain(engine: &PgPool, chunk: i64) -> Result<(), Error> {
+    let mut outcome = Ok(());
+    for deletion in store::DELETIONS {
+        match delete_all(engine, deletion, chunk).await {
+            Ok(0) => {}
+            Ok(rows) => tracing::info!(rows, what = deletion.what, "expired rows were deleted"),
+            Err(error) => outcome = outcome.and(Err(error)),
+        }
+    }
+    let whole_chunk = u64::try_from(chunk).unwrap_or(u64::MAX);
+    while changes::forget(engine, TimeDelta::days(FEED_DAYS), chunk).await? >= whole_chunk {}
+    while store::roll_up_usage(engine, chunk).await? >= whole_chunk {}
+    outcome
+}
+
+/// Answers how many rows.
+async fn delete_all(engine: &PgPool, deletion: &store::Deletion, chunk: i64) -> Result<u64, Error> {
     let mut total = 0;
     loop {
-        let deleted = store::delete(engine, deletion, CHUNK).await?;
+        let deleted = store::delete(engine, deletion, chunk).await?;
         total += deleted;
-        if deleted < u64::try_from(CHUNK).unwrap_or(u64::MAX) {
+        if deleted < u64::try_from(chunk).unwrap_or(u64::MAX) {
             return Ok(total);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use shared::testing::TestDb;
+
+    use super::*;
+
+    /// Of each sort of row one that has had its time (its text says so, or its id ends in 1) and one that has not.
+    const ROWS: &str = "
+      insert into tenants (id, name) values ('0198c0de-0000-7000-8000-0000000000aa', 't') on conflict do nothing;
+      insert into turns (tenant_id, id, conversation_id, session_id, user_id, turn_no, state, request_id, created_at, finished_at)
+        select tenant, ('0198c0de-0000-7000-8000-00000000000' || n)::uuid, 1, tenant, tenant, n, 'succeeded', 'r', at, at from old;
+      insert into turn_steps (tenant_id, turn_id, step, kind, view)
+        select tenant, ('0198c0de-0000-7000-8000-00000000000' || n)::uuid, 1, 'model', '{}' from old;
+      insert into authentication_events (tenant_id, event_type, user_id, created_at)
+        select tenant, 'user_login', tenant, case n when 1 then now() - interval '366 days' else now() - interval '364 days' end from old;
+      insert into agent_notification_events (tenant_id, event_id, target_agent, user_id, event_type, status, created_at)
+        select tenant, tenant, 'a', tenant, 'user_login', 'delivered',
+               case n when 1 then now() - interval '91 days' else now() - interval '89 days' end from old;
+      insert into agents (tenant_id, name, endpoint) select distinct tenant, 'a', 'http://localhost' from old;
+      insert into agent_health (tenant_id, agent, at, healthy, duration_ms)
+        select tenant, 'a', case n when 1 then now() - interval '25 hours' else now() end, true, 1 from old;
+      insert into queue_counts (tenant_id, queue, span, at, status, wait_class, run_class, jobs, wait_ms, run_ms)
+        select tenant, 'q', span, case n when 1 then now() - age else now() end, 's', 0, 0, 1, 1, 1
+        from old, (values ('minute', interval '26 hours'), ('day', interval '91 days')) spans (span, age);
+      insert into queue_discards (tenant_id, queue, id, at, by_user)
+        select tenant, 'q', gen_random_uuid(), case n when 1 then now() - interval '91 days' else now() end, tenant from old;
+      insert into agent_cache_flights (tenant_id, scope, owner_id, cache_key, holder, generation, expires_at)
+        select tenant, 'tenant', tenant, 'k' || n, tenant, 1, case n when 1 then now() - interval '2 minutes' else now() end from old;
+      insert into idempotency_keys (tenant_id, user_id, route, key, body_hash, turn_id, created_at)
+        select tenant, tenant, 'r', 'k' || n, '', tenant, case n when 1 then now() - interval '25 hours' else now() end from old;";
+
+    async fn count(db: &TestDb, table: &str) -> i64 {
+        let count = sqlx::AssertSqlSafe(format!("select count(*) from {table}"));
+        sqlx::query_scalar(count).fetch_one(&db.admin()).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn rows_go_when_they_have_had_their_time_and_not_before() {
+        let db = TestDb::new().await;
+        let setup = format!(
+            "set session_replication_role = replica;
+             create temporary table old (n bigint, tenant uuid, at timestamptz);
+             insert into old values (1, '0198c0de-0000-7000-8000-0000000000aa', now() - interval '31 days'),
+                                    (2, '0198c0de-0000-7000-8000-0000000000aa', now() - interval '29 days');
+             {ROWS}"
+        );
+        sqlx::raw_sql(sqlx::AssertSqlSafe(setup)).execute(&db.admin()).await.unwrap();
+        let tables = [
+            ("turns", 1),
+            ("turn_steps", 1),
+            ("authentication_events", 1),
+            ("agent_notification_events", 1),
+            ("agent_health", 1),
+            ("queue_counts", 2),
+            ("queue_discards", 1),
+            ("agent_cache_flights", 1),
+            ("idempotency_keys", 1),
+        ];
+        for (table, left) in tables {
+            assert_eq!(count(&db, table).await, left * 2, "{table} before");
+        }
+        // A row at a time: each statement deletes no more than it is told to.
+        assert_eq!(store::delete(&db.engine, &store::DELETIONS[0], 0).await.unwrap(), 0);
+        retain(&db.engine, 1).await.unwrap();
+        for (table, left) in tables {
+            assert_eq!(count(&db, table).await, left, "{table}");
+        }
+    }
+
+    #[tokio::test]
+    async fn tickets_that_are_jobs_are_kept_for_people_who_look() {
+        let db = TestDb::new().await;
+        sqlx::raw_sql(
+            "insert into apalis.jobs (id, job_type, job, status, attempts, max_attempts, run_at, done_at)
+             select apalis.generate_ulid(), t.queue, '{}', t.status, 1, 1, now() - t.age, now() - t.age
+             from (values ('chat-turns', 'Done', interval '1 minute'), ('chat-turns', 'Done', interval '10 seconds'),
+                          ('embeddings', 'Killed', interval '1 minute'),
+                          ('maintenance', 'Done', interval '49 hours'), ('maintenance', 'Done', interval '47 hours'),
+                          ('maintenance', 'Killed', interval '31 days'), ('maintenance', 'Killed', interval '29 days'),
+                          ('maintenance', 'Pending', interval '90 days')) t (queue, status, age)",
+        )
+        .execute(&db.admin())
+        .await
+        .unwrap();
+        assert_eq!(delete_all(&db.engine, &store::TICKETS, 2).await.unwrap(), 4);
+        assert_eq!(count(&db, "apalis.jobs").await, 4);
     }
 }

@@ -94,6 +94,23 @@ pub(crate) const DELETIONS: &[Deletion] = &[
                 select tenant_id, agent, id from agent_secrets where expires_at < now() limit $1)",
     },
     Deletion {
+        what: "looks at agents over a day old",
+        sql: "delete from agent_health where (tenant_id, agent, id) in (
+                select tenant_id, agent, id from agent_health where at < now() - interval '1 day' limit $1)",
+    },
+    Deletion {
+        what: "counts of queues by the minute over 25 hours old, and by the day over 90 days",
+        sql: "delete from queue_counts where (tenant_id, queue, span, at, status, wait_class, run_class) in (
+                select tenant_id, queue, span, at, status, wait_class, run_class from queue_counts
+                where (span = 'minute' and at < now() - interval '25 hours') or (span = 'day' and at < now() - interval '90 days')
+                limit $1)",
+    },
+    Deletion {
+        what: "notes of failed jobs that were dealt with over 90 days ago",
+        sql: "delete from queue_discards where (tenant_id, queue, id) in (
+                select tenant_id, queue, id from queue_discards where at < now() - interval '90 days' limit $1)",
+    },
+    Deletion {
         what: "rows of processes that died over an hour ago",
         sql: "delete from workers where id in (
                 select w.id from workers w
@@ -163,19 +180,22 @@ pub(crate) async fn roll_up_usage(engine: &PgPool, chunk: i64) -> Result<u64, Er
     Ok(u64::try_from(rolled).unwrap_or(0))
 }
 
-/// Done tickets, and workers of the queues that were not seen for an hour.
-pub(crate) async fn delete_tickets(engine: &PgPool) -> Result<(), Error> {
-    sqlx::query(
-        "delete from apalis.jobs where (status in ('Done', 'Killed') or (status = 'Failed' and attempts >= max_attempts))
-           and done_at < now() - case when job_type in ('chat-turns', 'agent-deliveries') then interval '30 seconds' else interval '2 days' end",
-    )
-    .execute(engine)
-    .await?;
-    sqlx::query(
-        "delete from apalis.workers w where w.last_seen < now() - interval '1 hour'
-           and not exists (select 1 from apalis.jobs j where j.lock_by = w.id)",
-    )
-    .execute(engine)
-    .await?;
-    Ok(())
-}
+/// Tickets that ended: where the jobs are rows of ours, at once; where the ticket is the job, those that went well after two
+/// days and the others after 30.
+pub(crate) const TICKETS: Deletion = Deletion {
+    what: "tickets that ended",
+    sql: "delete from apalis.jobs where id in (
+            select id from apalis.jobs
+            where (status in ('Done', 'Killed') or (status = 'Failed' and attempts >= max_attempts))
+              and done_at < now() - case when job_type in ('chat-turns', 'agent-deliveries', 'embeddings') then interval '30 seconds'
+                                         when status = 'Done' then interval '2 days' else interval '30 days' end
+            limit $1)",
+};
+
+/// Workers of the queues that were not seen for an hour and hold no ticket.
+pub(crate) const QUEUE_WORKERS: Deletion = Deletion {
+    what: "workers of queues that were not seen for an hour",
+    sql: "delete from apalis.workers where id in (
+            select w.id from apalis.workers w where w.last_seen < now() - interval '1 hour'
+              and not exists (select 1 from apalis.jobs j where j.lock_by = w.id) limit $1)",
+};

@@ -1,12 +1,15 @@
 //! What a tenant's admins decide for their tenant.
 
+pub(crate) mod agent_breaker;
 pub(crate) mod agents;
 pub(crate) mod audit;
 pub(crate) mod cache;
 pub(crate) mod deliveries;
+pub(crate) mod flags;
 pub(crate) mod mcp_servers;
 pub(crate) mod mcp_tools;
 pub(crate) mod members;
+pub(crate) mod queues;
 pub(crate) mod secrets;
 pub(crate) mod tenants;
 

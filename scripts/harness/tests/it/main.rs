@@ -19,6 +19,7 @@ mod outages;
 mod outside_tools;
 mod poison;
 mod providers;
+mod queues;
 mod readers;
 mod redis_stream;
 mod remote;

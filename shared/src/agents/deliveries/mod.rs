@@ -192,11 +192,6 @@ impl Deliverer {
             duration_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX),
             "a delivery"
         );
-        let agent = claimed.target_agent.as_str().to_owned();
-        metrics::counter!("agent_notifications_total", "agent" => agent.clone(), "status" => outcome.as_str())
-            .increment(1);
-        metrics::histogram!("agent_notification_duration_seconds", "agent" => agent)
-            .record(elapsed.as_secs_f64());
         store::settle(&self.engine, &claimed, &told, &outcome, elapsed, &self.settings).await
     }
 

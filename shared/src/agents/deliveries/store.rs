@@ -65,15 +65,18 @@ pub(super) async fn claim(
     let full_agents: Vec<&str> = full.iter().map(|(_, agent)| agent.as_str()).collect();
     Ok(sqlx::query_as(
         "with heads as (
-           select d.tenant_id, d.id, b.open_until is not null as breaker_was_open,
+           select d.tenant_id, d.id,
+                  b.open_until is not null and flag_is_on('CIRCUIT_BREAKER_ENABLED', d.target_agent) as breaker_was_open,
                   row_number() over (partition by d.tenant_id, d.target_agent order by d.due_at) as place
            from agent_notification_events d
            join agents a on a.tenant_id = d.tenant_id and a.name = d.target_agent and a.enabled
            left join agent_breakers b on b.tenant_id = d.tenant_id and b.agent = d.target_agent
            where d.status in ('pending', 'retry') and d.due_at <= clock_timestamp()
              and (d.leased_until is null or d.leased_until < clock_timestamp())
-             and (b.open_until is null or b.open_until <= clock_timestamp()
-                  and (b.probing_until is null or b.probing_until < clock_timestamp()))
+             and not exists (select from queues where name = 'agent-deliveries' and paused_at is not null)
+             and (b.open_until is null or not flag_is_on('CIRCUIT_BREAKER_ENABLED', d.target_agent)
+                  or b.open_until <= clock_timestamp()
+                     and (b.probing_until is null or b.probing_until < clock_timestamp()))
              and not exists (select from unnest($4::uuid[], $5::text[]) f (tenant_id, agent)
                              where f.tenant_id = d.tenant_id and f.agent = d.target_agent)
              and not exists (select from agent_notification_events e
@@ -218,11 +221,14 @@ pub(super) async fn settle(
 /// Seconds until the next delivery that may be claimed, none when none waits.
 pub(super) async fn next_due(engine: &PgPool) -> Result<Option<Duration>> {
     let seconds: Option<f64> = sqlx::query_scalar(
-        "select extract(epoch from min(greatest(d.due_at, d.leased_until, b.open_until, b.probing_until)) - clock_timestamp())::float8
+        "select extract(epoch from min(greatest(d.due_at, d.leased_until, case when b.open_until is not null
+                  and flag_is_on('CIRCUIT_BREAKER_ENABLED', d.target_agent) then greatest(b.open_until, b.probing_until) end))
+                  - clock_timestamp())::float8
          from agent_notification_events d
          join agents a on a.tenant_id = d.tenant_id and a.name = d.target_agent and a.enabled
          left join agent_breakers b on b.tenant_id = d.tenant_id and b.agent = d.target_agent
          where d.status in ('pending', 'retry')
+           and not exists (select from queues where name = 'agent-deliveries' and paused_at is not null)
            and not exists (select from agent_notification_events e
                            where e.tenant_id = d.tenant_id and e.target_agent = d.target_agent and e.user_id = d.user_id
                              and e.status in ('pending', 'retry') and e.seq < d.seq)",

@@ -6,9 +6,12 @@ use super::Check;
 use crate::{agents::AgentName, db::TenantTx, error::Result, ids::TenantId};
 
 pub(super) async fn enabled(engine: &PgPool) -> Result<Vec<(TenantId, AgentName, String)>> {
-    Ok(sqlx::query_as("select tenant_id, name, endpoint from agents where enabled order by tenant_id, name")
-        .fetch_all(engine)
-        .await?)
+    Ok(sqlx::query_as(
+        "select tenant_id, name, endpoint from agents
+         where enabled and flag_is_on('AGENT_PERFORMANCE_MONITORING', name) order by tenant_id, name",
+    )
+    .fetch_all(engine)
+    .await?)
 }
 
 /// Keeps the checks of agents that are still there, and a day of those before.

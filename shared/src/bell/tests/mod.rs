@@ -56,7 +56,7 @@ async fn what_one_process_rings_another_hears() {
             Heard::Changes(list) => changes.extend(list.iter().copied()),
             Heard::Cache(list) => outdated.extend(list.iter().copied()),
             Heard::Work => work = true,
-            Heard::Reconnected | Heard::Deliveries => {}
+            Heard::Reconnected | Heard::Deliveries | Heard::Switches => {}
         }
     }
     assert!(tails.contains(&(tenant, turn, 9)), "the latest tail wins");

@@ -49,6 +49,7 @@ pub(super) async fn claim(engine: &PgPool, process: ProcessId, claiming: Claimin
            select tenant_id, id, lease, started_at from turns
            where state = 'ready' and ready_at <= now() and (takeovers >= $4) = $3
              and exists (select 1 from workers where id = $1 and dead_at is null)
+             and not exists (select 1 from queues where name = 'chat-turns' and paused_at is not null)
            order by priority desc, ready_at
            limit $2 for update skip locked
          ), beat as (

@@ -1,4 +1,4 @@
-//! Figures over all tenants, for monitoring: how long the lines are, and how turns ended.
+//! Figures over all tenants, for monitoring: how turns ended.
 
 mod store;
 
@@ -10,17 +10,6 @@ use crate::error::Result;
 
 /// Upper bounds of the classes that durations are counted in, in seconds.
 pub const DURATION_BOUNDS: [f64; 12] = [0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 600.0];
-
-/// A queue at a moment.
-#[derive(Debug, Clone, PartialEq)]
-pub struct QueueFigures {
-    /// The queue's name.
-    pub queue: &'static str,
-    /// What waits and is due.
-    pub depth: i64,
-    /// How long the oldest of it has waited, in seconds; 0 when nothing waits.
-    pub oldest_seconds: f64,
-}
 
 /// Turns that ended within a span of time, by how and by how long they took.
 #[derive(Debug, Clone, PartialEq)]
@@ -35,12 +24,12 @@ pub struct EndedTurns {
     pub seconds: f64,
 }
 
-/// Every queue, and the database's time.
+/// The database's time.
 ///
 /// # Errors
 /// The database's.
-pub async fn queues(engine: &PgPool) -> Result<(DateTime<Utc>, Vec<QueueFigures>)> {
-    store::queues(engine).await
+pub async fn now(engine: &PgPool) -> Result<DateTime<Utc>> {
+    store::now(engine).await
 }
 
 /// Sessions that have not ended, of all users.

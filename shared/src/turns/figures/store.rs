@@ -3,50 +3,11 @@
 use chrono::{DateTime, Utc};
 use sqlx::PgPool;
 
-use super::{DURATION_BOUNDS, EndedTurns, QueueFigures};
-use crate::{
-    error::Result,
-    jobs::{CHAT_TURNS, EMBEDDINGS, MAINTENANCE},
-    turns::Status,
-};
+use super::{DURATION_BOUNDS, EndedTurns};
+use crate::{error::Result, turns::Status};
 
-pub(super) async fn queues(engine: &PgPool) -> Result<(DateTime<Utc>, Vec<QueueFigures>)> {
-    type Figures = (DateTime<Utc>, i64, f64, i64, f64, i64, f64);
-    let (now, turns, oldest_turn, maintenance, oldest_maintenance, items, oldest_item): Figures =
-        sqlx::query_as(
-            "with line as (
-               select created_at from turns where state = 'queued'
-               union all select created_at from turns where state = 'waiting'
-               union all select created_at from turns where state = 'ready'
-             ), due as (
-               select run_at from apalis.jobs
-               where job_type = $1 and (status = 'Pending' or (status = 'Failed' and attempts < max_attempts))
-                 and run_at <= clock_timestamp()
-             )
-             select clock_timestamp(),
-                    (select count(*) from line),
-                    (select coalesce(extract(epoch from clock_timestamp() - min(created_at)), 0)::float8 from line),
-                    (select count(*) from due),
-                    (select coalesce(extract(epoch from clock_timestamp() - min(run_at)), 0)::float8 from due),
-                    (select count(*) from embedding_outbox),
-                    (select coalesce(extract(epoch from clock_timestamp() - min(due_at)), 0)::float8 from embedding_outbox)",
-        )
-        .bind(MAINTENANCE)
-        .fetch_one(engine)
-        .await?;
-    let queue = |queue, depth, oldest_seconds: f64| QueueFigures {
-        queue,
-        depth,
-        oldest_seconds: oldest_seconds.max(0.0),
-    };
-    Ok((
-        now,
-        vec![
-            queue(CHAT_TURNS, turns, oldest_turn),
-            queue(EMBEDDINGS, items, oldest_item),
-            queue(MAINTENANCE, maintenance, oldest_maintenance),
-        ],
-    ))
+pub(super) async fn now(engine: &PgPool) -> Result<DateTime<Utc>> {
+    Ok(sqlx::query_scalar("select clock_timestamp()").fetch_one(engine).await?)
 }
 
 pub(super) async fn active_sessions(engine: &PgPool) -> Result<i64> {

@@ -121,7 +121,7 @@ impl Shared {
             Heard::Events(grown) => grown.iter().for_each(|(tenant, ..)| mark(tenant)),
             Heard::Turns(posted) => posted.iter().for_each(|(tenant, ..)| mark(tenant)),
             Heard::Reconnected => tenants.values_mut().for_each(|followed| followed.dirty = true),
-            Heard::Work | Heard::Cancel(_) | Heard::Cache(_) | Heard::Deliveries => {}
+            Heard::Work | Heard::Cancel(_) | Heard::Cache(_) | Heard::Deliveries | Heard::Switches => {}
         }
     }
 

@@ -2,6 +2,8 @@
 //! deployment, the queues and how turns ended, is read from the database at each scrape: turns that ended since the
 //! scrape before are added up, so a scrape never reads more than what is new.
 
+mod agents;
+
 use std::{
     fmt::Write as _,
     time::{Duration, Instant},
@@ -9,11 +11,13 @@ use std::{
 
 use chrono::{DateTime, TimeDelta, Utc};
 use shared::{
+    agents::figures as agent_figures,
     error::Result,
+    queues::{self, Levels},
     telemetry::Recorder,
     turns::{
         Status,
-        figures::{self, DURATION_BOUNDS, EndedTurns, QueueFigures},
+        figures::{self, DURATION_BOUNDS, EndedTurns},
     },
     workspace::changes,
 };
@@ -33,6 +37,7 @@ pub(crate) struct Metrics {
     recorder: Recorder,
     started: Instant,
     turns: Mutex<Turns>,
+    deliveries: Mutex<agents::Deliveries>,
 }
 
 /// Turns that ended since this process started, over all processes.
@@ -47,13 +52,15 @@ struct Turns {
 impl Metrics {
     /// Over this process's recorder.
     pub(crate) fn new(recorder: Recorder) -> Self {
-        Self { recorder, started: Instant::now(), turns: Mutex::default() }
+        Self { recorder, started: Instant::now(), turns: Mutex::default(), deliveries: Mutex::default() }
     }
 
     /// The text of a scrape.
     pub(crate) async fn scrape(&self, app: &App) -> String {
+        // First, because some of it is told by the recorder.
+        let of_all = tokio::time::timeout(PATIENCE, self.of_all(&app.engine)).await;
         let mut text = self.recorder.text(&[("app", app.tenants.app()), ("engine", &app.engine)]);
-        match tokio::time::timeout(PATIENCE, self.of_all(&app.engine)).await {
+        match of_all {
             Ok(Ok(figures)) => text.push_str(&figures),
             Ok(Err(error)) => {
                 tracing::warn!(
@@ -67,7 +74,13 @@ impl Metrics {
     }
 
     async fn of_all(&self, engine: &PgPool) -> Result<String> {
-        let (now, queues) = figures::queues(engine).await?;
+        let now = figures::now(engine).await?;
+        let levels = queues::levels(engine).await?;
+        for (agent, is_open) in agent_figures::breakers(engine).await? {
+            let state = if is_open { 1.0 } else { 0.0 };
+            metrics::gauge!("circuit_breaker_state", "target" => format!("agent:{agent}")).set(state);
+        }
+        let mut deliveries = self.deliveries.lock().await;
         let sessions = figures::active_sessions(engine).await?;
         let lag = changes::lag_seconds(engine).await?;
         let mut turns = self.turns.lock().await;
@@ -76,13 +89,18 @@ impl Metrics {
         let until = (now - SETTLING).max(after);
         let ended = figures::ended(engine, after, until).await?;
         turns.counted_until = Some(until);
+        let after = deliveries.counted_until.unwrap_or(after);
+        let told = agent_figures::ended(engine, after, until.max(after)).await?;
+        deliveries.counted_until = Some(until.max(after));
+        told.iter().for_each(|ended| deliveries.add(ended));
         ended.iter().for_each(|ended| turns.add(ended));
         let mut text = String::new();
         // Writing to a String cannot fail.
-        let _ = queue_lines(&mut text, &queues)
+        let _ = queue_lines(&mut text, &levels, now)
             .and_then(|()| session_lines(&mut text, sessions))
             .and_then(|()| feed_lines(&mut text, lag))
-            .and_then(|()| turns.lines(&mut text));
+            .and_then(|()| turns.lines(&mut text))
+            .and_then(|()| deliveries.lines(&mut text));
         Ok(text)
     }
 }
@@ -118,15 +136,16 @@ impl Turns {
     }
 }
 
-fn queue_lines(text: &mut String, queues: &[QueueFigures]) -> std::fmt::Result {
+fn queue_lines(text: &mut String, queues: &[(&'static str, Levels)], now: DateTime<Utc>) -> std::fmt::Result {
     writeln!(text, "# HELP queue_depth What waits in a queue and is due.\n# TYPE queue_depth gauge")?;
-    for queue in queues {
-        writeln!(text, "queue_depth{{queue=\"{}\"}} {}", queue.queue, queue.depth)?;
+    for (queue, levels) in queues {
+        writeln!(text, "queue_depth{{queue=\"{queue}\"}} {}", levels.due)?;
     }
     writeln!(text, "# HELP queue_oldest_seconds How long the oldest of it has waited.")?;
     writeln!(text, "# TYPE queue_oldest_seconds gauge")?;
-    for queue in queues {
-        writeln!(text, "queue_oldest_seconds{{queue=\"{}\"}} {}", queue.queue, queue.oldest_seconds)?;
+    for (queue, levels) in queues {
+        let waited = levels.oldest_at.map_or(0.0, |at| (now - at).as_seconds_f64().max(0.0));
+        writeln!(text, "queue_oldest_seconds{{queue=\"{queue}\"}} {waited}")?;
     }
     Ok(())
 }

@@ -1,0 +1,13 @@
+drop view queue_jobs_of_tenant;
+drop view queue_jobs;
+drop index apalis.alfred_jobs_shown;
+drop function ticket_body(bytea);
+drop function ulid_uuid(text);
+drop index agent_notification_events_processed;
+drop index turns_failed;
+drop table queue_discards;
+drop table queue_levels;
+drop table queue_counts;
+drop table schedule_runs;
+drop table queue_clock;
+drop table queues;

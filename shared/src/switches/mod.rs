@@ -1,0 +1,110 @@
+//! What operators switch while processes run: queues that are paused, and feature flags. Each process keeps a copy, which it
+//! reads again when the bell says so and, should a bell be lost, every 15 seconds.
+//!
+//! Invariant: asking costs a read of memory. While the tables have not been read, nothing is paused and every flag is on.
+
+mod store;
+
+use std::{sync::Arc, time::Duration};
+
+use sqlx::PgPool;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    bell::{Bell, Heard},
+    flags::Flag,
+};
+
+/// How old the copy may get without a bell.
+const READ_AGAIN: Duration = Duration::from_secs(15);
+/// The pause after a failed read.
+const TRY_AGAIN: Duration = Duration::from_secs(1);
+
+/// What was read last.
+#[derive(Debug, Default, PartialEq)]
+struct Known {
+    has_been_read: bool,
+    paused: Vec<String>,
+    flags: Vec<Flag>,
+}
+
+/// A process's copy.
+#[derive(Clone)]
+pub struct Switches(watch::Receiver<Arc<Known>>);
+
+impl Switches {
+    /// Keeps a copy until stopped. The bell must hear [`Channel::Switches`](crate::bell::Channel::Switches).
+    #[must_use]
+    pub fn start(engine: PgPool, bell: &Bell, stopping: CancellationToken) -> Self {
+        let (tell, copy) = watch::channel(Arc::default());
+        let hearing = bell.subscribe();
+        tokio::spawn(stopping.run_until_cancelled_owned(keep(engine, hearing, tell)));
+        Self(copy)
+    }
+
+    /// Whether a queue stands still.
+    #[must_use]
+    pub fn is_paused(&self, queue: &str) -> bool {
+        self.0.borrow().paused.iter().any(|paused| paused == queue)
+    }
+
+    /// Whether a flag is on for this subject: a user's id, an agent's name.
+    #[must_use]
+    pub fn is_on(&self, flag: &str, subject: &str) -> bool {
+        self.0
+            .borrow()
+            .flags
+            .iter()
+            .find(|known| known.name == flag)
+            .is_none_or(|flag| flag.is_on_for(subject))
+    }
+
+    /// Waits until a queue is known to run.
+    pub async fn until_running(&self, queue: &str) {
+        self.until(|known| known.has_been_read && !known.paused.iter().any(|paused| paused == queue)).await;
+    }
+
+    /// Waits until a queue stands still.
+    pub async fn until_paused(&self, queue: &str) {
+        self.until(|known| known.paused.iter().any(|paused| paused == queue)).await;
+    }
+
+    /// Waits for ever once nobody keeps the copy.
+    async fn until(&self, mut is_so: impl FnMut(&Known) -> bool) {
+        if self.0.clone().wait_for(|known| is_so(known)).await.is_err() {
+            std::future::pending().await
+        }
+    }
+}
+
+async fn keep(engine: PgPool, mut hearing: crate::bell::Hearing, tell: watch::Sender<Arc<Known>>) {
+    let mut failed = false;
+    loop {
+        let pause = match store::read(&engine).await {
+            Ok((paused, flags)) => {
+                failed = false;
+                let read = Known { has_been_read: true, paused, flags };
+                tell.send_if_modified(|copy| {
+                    let is_new = **copy != read;
+                    if is_new {
+                        *copy = Arc::new(read);
+                    }
+                    is_new
+                });
+                READ_AGAIN
+            }
+            Err(error) => {
+                if !failed {
+                    let error = &error as &dyn std::error::Error;
+                    tracing::warn!(error, "switches could not be read; trying again");
+                }
+                failed = true;
+                TRY_AGAIN
+            }
+        };
+        let told = async { while !matches!(hearing.next().await, Heard::Switches | Heard::Reconnected) {} };
+        // Elapsed or told: it is read again.
+        let _ = tokio::time::timeout(pause, told).await;
+    }
+}
