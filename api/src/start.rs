@@ -73,9 +73,8 @@ pub async fn start_with_entities(config: Config, entities: &'static [EntityDef])
         TenantDb::new(app_pool.clone(), counters).announcing(move |tenant| rung.ring(Ring::Changes(tenant)));
     let changes = ChangeHub::start(&bell, &engine);
     let hub = Hub::start(engine.clone(), bell.clone());
-    let first_key = config.fernet_keys.first().context("FERNET_KEY: holds no key")?;
     let sessions =
-        Sessions::new(tenants.clone(), TokenKeys::new(first_key.clone()), config.session_idle_days);
+        Sessions::new(tenants.clone(), TokenKeys::new(&config.fernet_keys)?, config.session_idle_days);
     let settings = TurnSettings {
         max_attempts: config.turn_max_attempts,
         lease: config.turn_lease,

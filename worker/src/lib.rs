@@ -123,8 +123,8 @@ pub async fn start(config: Config, extras: Extras) -> anyhow::Result<Running> {
     let last_rings = bell.clone();
     let cache_tenants = tenants.clone();
     let log = EventLog::start(engine_pool.clone(), bell.clone());
-    let first_key = config.fernet_keys.first().cloned().context("FERNET_KEY")?;
-    let sessions = Sessions::new(tenants.clone(), TokenKeys::new(first_key), config.session_idle_days);
+    let sessions =
+        Sessions::new(tenants.clone(), TokenKeys::new(&config.fernet_keys)?, config.session_idle_days);
     let vault = Vault::new(&config.fernet_keys)?;
     let registry = Registry::new(tenants.clone(), vault.clone(), &config.remote.servers)?;
     let connections = Connections::new(connections::Parts {

@@ -75,10 +75,15 @@ impl Sessions {
         Self { tenants, keys, idle_days }
     }
 
-    /// The token of a session that the caller may have.
-    #[must_use]
-    pub fn token(&self, id: SessionId) -> SecretString {
+    /// The token of a session that was just made.
+    pub(crate) fn token(&self, id: SessionId) -> SecretString {
         self.keys.token(id)
+    }
+
+    /// The token that a session was given. Of a session that is gone, or whose key is, one that opens nothing.
+    pub(crate) async fn token_in(&self, tx: &mut TenantTx, id: SessionId) -> Result<SecretString> {
+        let given = store::token_hash(tx, id).await?.and_then(|hash| self.keys.given(id, &hash));
+        Ok(given.unwrap_or_else(|| self.keys.token(id)))
     }
 
     /// A new session with a new, empty conversation.
@@ -86,8 +91,9 @@ impl Sessions {
     /// # Errors
     /// The database's.
     pub async fn create(&self, actor: &Actor) -> Result<(Session, SecretString)> {
-        let conversation = ConversationId(self.tenants.counters().next(actor.tenant, "chat").await?);
         let mut tx = self.tenants.begin(actor).await?;
+        // Within the transaction: see `counters` for what a crash does to ids.
+        let conversation = ConversationId(tx.next_id("chat").await?);
         let new = self.new_session(conversation, "New conversation");
         store::create(&mut tx, &new).await?;
         let session = store::by_id(&mut tx, new.id)
@@ -152,16 +158,18 @@ impl Sessions {
         let Some(newest) = store::newest_of(&mut tx, conversation).await? else {
             return Err(Error::not_found("there is no such conversation"));
         };
-        let id = match newest {
-            Some(id) => id,
+        // A session whose key is gone is its holder's alone: here it gets another beside it.
+        let given = newest.and_then(|(id, hash)| self.keys.given(id, &hash));
+        let token = match given {
+            Some(token) => token,
             None => {
                 let id = SessionId::generate();
                 store::add(&mut tx, id, &self.keys.hash_of(id), conversation, self.idle_days).await?;
-                id
+                self.keys.token(id)
             }
         };
         tx.commit().await?;
-        Ok(self.keys.token(id))
+        Ok(token)
     }
 
     /// Whether this is the caller's number, which names them where a uuid is too long.

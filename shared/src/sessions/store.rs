@@ -40,25 +40,39 @@ pub(super) async fn create(tx: &mut TenantTx, new: &NewSession) -> Result<()> {
     Ok(())
 }
 
-/// None: the caller has no such conversation. Within: their newest session of it that is alive.
+/// None: the caller has no such conversation. Within: their newest session of it that is alive, and its token's hash.
 pub(super) async fn newest_of(
     tx: &mut TenantTx,
     conversation: ConversationId,
-) -> Result<Option<Option<SessionId>>> {
+) -> Result<Option<Option<(SessionId, Vec<u8>)>>> {
     let (tenant, user) = (tx.actor().tenant, tx.actor().user);
-    Ok(sqlx::query_scalar(
-        "select (select s.id from user_sessions s
-                 where s.tenant_id = c.tenant_id and s.conversation_id = c.id and s.user_id = c.user_id and s.expires_at > now()
-                 order by s.id desc limit 1)
+    let row: Option<(Option<SessionId>, Option<Vec<u8>>)> = sqlx::query_as(
+        "select s.id, s.token_hash
          from conversations c
          join items i on i.tenant_id = c.tenant_id and i.kind = 'chat' and i.uid = c.chat_uid and i.deleted_at is null
+         left join lateral (
+           select s.id, s.token_hash from user_sessions s
+           where s.tenant_id = c.tenant_id and s.conversation_id = c.id and s.user_id = c.user_id and s.expires_at > now()
+           order by s.id desc limit 1
+         ) s on true
          where c.tenant_id = $1 and c.id = $2 and c.user_id = $3",
     )
     .bind(tenant)
     .bind(conversation)
     .bind(user)
     .fetch_optional(tx.connection())
-    .await?)
+    .await?;
+    Ok(row.map(|(id, hash)| id.zip(hash)))
+}
+
+/// What the token of a session hashes to; none when there is no such session.
+pub(super) async fn token_hash(tx: &mut TenantTx, id: SessionId) -> Result<Option<Vec<u8>>> {
+    let tenant = tx.actor().tenant;
+    Ok(sqlx::query_scalar("select token_hash from user_sessions where tenant_id = $1 and id = $2")
+        .bind(tenant)
+        .bind(id)
+        .fetch_optional(tx.connection())
+        .await?)
 }
 
 /// One more session of a conversation.

@@ -29,7 +29,7 @@ use crate::world::World;
 fn turns_over(world: &World, db: shared::db::TenantDb) -> Turns {
     let engine = world.database.engine.clone();
     let bell = Bell::start(world.database.listen(), &engine, &[]);
-    let sessions = Sessions::new(db.clone(), TokenKeys::new("a key of a test".into()), 7);
+    let sessions = Sessions::new(db.clone(), TokenKeys::new(&["a key of a test".into()]).unwrap(), 7);
     let settings = TurnSettings {
         max_attempts: 3,
         lease: std::time::Duration::from_secs(10),

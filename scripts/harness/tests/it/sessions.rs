@@ -61,3 +61,32 @@ async fn a_page_is_rebuilt_from_its_session() -> Result<()> {
     })
     .await
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tokens_outlive_the_key_that_made_them() -> Result<()> {
+    const OLD: &str = "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=";
+    const NEW: &str = "MTExMTExMTExMTExMTExMTExMTExMTExMTExMTExMTE=";
+    run(here().env("FERNET_KEY", OLD), async |stack| {
+        let client = stack.client(0);
+        let first = client.accept(&Chat::new("hello").idempotency("once").wait(10)).await?;
+        let conversation = first.conversation;
+        let task_chat = json!({"conversation_id": conversation, "message": "and?"});
+        let path = format!("/api/{}/chat", stack.tenants[0].user);
+        for (keys, knows_it) in [(format!("{NEW},{OLD}"), true), (NEW.to_owned(), false)] {
+            let api = stack.start_api(&[("FERNET_KEY", &keys)]).await?;
+            let there = client.at(&stack.bases()[api]);
+            // Whoever has the token goes on with it, and is told no other.
+            let next = there.accept(&Chat::new("go on").session(&first.session).wait(10)).await?;
+            ensure_eq!(next.session, first.session, "the token, with {keys}");
+            ensure_eq!(next.conversation, conversation, "the conversation");
+            let again = there.accept(&Chat::new("hello").idempotency("once").wait(10)).await?;
+            ensure_eq!(again.job, first.job, "the repeated post");
+            ensure_eq!(again.session == first.session, knows_it, "what a repeated post is told, with {keys}");
+            // Who names the conversation alone is given a session that is good.
+            let answer = there.post(&path, &task_chat).await?;
+            ensure_eq!(answer.status, 200, "{}", answer.body);
+        }
+        Ok(())
+    })
+    .await
+}

@@ -97,6 +97,7 @@ struct PostedMessage<'a> {
 struct Retry {
     of: TurnId,
     session: SessionId,
+    session_token: SecretString,
     conversation: ConversationId,
 }
 
@@ -126,10 +127,11 @@ impl Turns {
     pub async fn retry(&self, actor: &Actor, dead: TurnId, id: TurnId, request_id: &str) -> Result<Accepted> {
         let mut tx = self.tenants.begin(actor).await?;
         let row = store::turn_for_retry(&mut tx, dead).await?;
-        tx.commit().await?;
         let Some((state, owner, session, conversation, content)) = row else {
             return Err(super::reading::unknown());
         };
+        let session_token = self.sessions.token_in(&mut tx, session).await?;
+        tx.commit().await?;
         // An admin's retry is still its owner's turn: nobody else may write to that conversation.
         let owner = Actor::of_turn(actor.tenant, owner);
         if state != "dead" {
@@ -145,7 +147,7 @@ impl Turns {
             idempotency: None,
             request_id: request_id.to_owned(),
         };
-        self.post_as(&owner, &new, Some(&Retry { of: dead, session, conversation })).await
+        self.post_as(&owner, &new, Some(&Retry { of: dead, session, session_token, conversation })).await
     }
 
     async fn post_as(&self, actor: &Actor, new: &NewTurn, retry: Option<&Retry>) -> Result<Accepted> {
@@ -279,6 +281,11 @@ impl Turns {
             jobs::push_turn(tx.connection(), new.id).await?;
         }
         tx.commit().await?;
+        let session_token = match (&new.session, retry) {
+            (Some(token), _) => token.clone(),
+            (None, Some(retry)) => retry.session_token.clone(),
+            (None, None) => self.sessions.token(session),
+        };
 
         self.ring_after(actor, conversation, turn_no, &after);
         self.posted.remember(actor, new.id, turn_no);
@@ -286,7 +293,7 @@ impl Turns {
             turn: new.id,
             turn_no,
             session,
-            session_token: self.sessions.token(session),
+            session_token,
             conversation,
             status: Status::Queued,
             warnings,
@@ -369,13 +376,14 @@ impl Turns {
     /// What a post of this turn answers now, if it was stored.
     async fn accepted(&self, actor: &Actor, turn: TurnId) -> Result<Option<Accepted>> {
         let mut tx = self.tenants.begin(actor).await?;
-        let row = store::accepted(&mut tx, turn).await?;
+        let Some(row) = store::accepted(&mut tx, turn).await? else { return Ok(None) };
+        let session_token = self.sessions.token_in(&mut tx, row.session_id).await?;
         tx.commit().await?;
-        Ok(row.map(|row| Accepted {
+        Ok(Some(Accepted {
             turn,
             turn_no: row.turn_no,
             session: row.session_id,
-            session_token: self.sessions.token(row.session_id),
+            session_token,
             conversation: row.conversation_id,
             status: Status::of_state(&row.state),
             warnings: row.warnings.0,
