@@ -1,5 +1,5 @@
-//! Forty people sign in and out while two of five agents are down: first all of it is published, then each agent is
-//! asked for every event. `scripts/bench agents` has more people, and an optimised build.
+//! Two hundred people sign in and out while two of five agents are down: first all of it is published, then each agent is
+//! asked for every event. `scripts/bench agents` measures the same with an optimised build.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -20,7 +20,7 @@ use crate::{
     run::{ensure_eq, here, run},
 };
 
-const PEOPLE: usize = 40;
+const PEOPLE: usize = 200;
 /// At once: fewer than the attempts that one address has.
 const AT_ONCE: usize = 8;
 /// From a sign-in's answer to an agent that is well [A8].

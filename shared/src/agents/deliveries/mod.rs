@@ -14,9 +14,9 @@ mod store;
 
 use std::{collections::HashMap, time::Duration};
 
-use futures::{StreamExt as _, stream::FuturesUnordered};
 use secrecy::SecretString;
 use sqlx::PgPool;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -27,7 +27,7 @@ pub use self::{
 use self::{outcome::Told, store::Claimed};
 use super::AgentName;
 use crate::{
-    error::Result,
+    error::{Error, Result},
     ids::TenantId,
     outbound::{Outbound, Outgoing, Unanswered},
     vault::Vault,
@@ -88,7 +88,8 @@ impl Deliverer {
     /// # Errors
     /// The database's; what was claimed then is claimed again when its lease is over.
     pub async fn run(&self, stopping: &CancellationToken) -> Result<u64> {
-        let mut running = FuturesUnordered::new();
+        // Tasks, which go on while this one waits for a connection: one of them may have the connection that is waited for.
+        let mut running = JoinSet::new();
         let mut busy: HashMap<(TenantId, AgentName), usize> = HashMap::new();
         let mut made = 0;
         let (mut ended, mut claimed_at) = (0, tokio::time::Instant::now());
@@ -99,15 +100,17 @@ impl Deliverer {
                 (ended, claimed_at) = (0, tokio::time::Instant::now());
                 for claimed in self.claim(AT_ONCE - running.len(), &busy).await? {
                     *busy.entry(claimed.agent()).or_default() += 1;
-                    running.push(self.tell(claimed));
+                    let deliverer = self.clone();
+                    running.spawn(async move { deliverer.tell(claimed).await });
                 }
             }
             if running.is_empty() {
                 return Ok(made);
             }
             // What is due meanwhile does not wait for an agent that is slow to answer.
-            let next = tokio::time::timeout(LOOK_AGAIN, running.next()).await;
-            let Ok(Some((agent, settled))) = next else { continue };
+            let next = tokio::time::timeout(LOOK_AGAIN, running.join_next()).await;
+            let Ok(Some(told)) = next else { continue };
+            let (agent, settled) = told.map_err(Error::internal)?;
             ended += 1;
             if let Some(count) = busy.get_mut(&agent) {
                 *count -= 1;
