@@ -10,6 +10,7 @@ mod changes;
 mod documents;
 mod limits;
 mod mcp;
+mod mcp_servers;
 mod oauth_server;
 mod operations;
 mod queues;

@@ -12,6 +12,7 @@ pub mod oracle;
 pub mod postgres;
 pub mod process;
 pub mod proxy;
+pub mod real;
 pub mod redis_server;
 pub mod stack;
 pub mod thrift;

@@ -19,7 +19,7 @@ pub use self::{
     definition::{Auth, OAuthSettings, ServerDefinition},
     gateway::{
         Connection, Gateway, GatewaySettings, HeldTool, NoConnections, RemoteTool, ServerState, Standing,
-        Toolset, UserCredentials,
+        Toolset, UserCredentials, sign_in_again,
     },
     registry::{FixedServer, Registry, Scope, Server},
     text::untrusted,

@@ -10,6 +10,7 @@ use std::{borrow::Cow, sync::Arc};
 use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use tokio::sync::watch;
 
 use crate::{
     db::TenantTx,
@@ -116,6 +117,8 @@ pub struct OutsideCall<'a> {
     pub force_refresh: bool,
     /// Of the request that posted the turn; sent on.
     pub request_id: &'a str,
+    /// Where a tool that takes its time says how far it is, in a sentence; the newest one counts.
+    pub progress: &'a watch::Sender<String>,
 }
 
 /// A tool whose effect lies beyond the database.

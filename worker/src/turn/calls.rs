@@ -1,6 +1,10 @@
 //! Carrying out the tool calls of one reply: those on the same resource in order, all others side by side.
 
-use std::{collections::HashMap, time::Instant};
+use std::{
+    collections::HashMap,
+    pin::pin,
+    time::{Duration, Instant},
+};
 
 use chrono::Utc;
 use futures::{StreamExt, stream::FuturesUnordered};
@@ -8,13 +12,18 @@ use shared::{
     Error,
     events::{EventKind, data},
     tenancy::Policy,
-    tools::{OutsideCall, OutsideTool, ToolDef, ToolOutput, ToolRun, WorkspaceRun},
+    tools::{OutsideCall, OutsideTool, ToolDef, ToolOutput, ToolRun, Warning, WorkspaceRun},
     turns::{CallRecord, NewEvent, Parking, StepCommit, ToolStep},
     workspace,
 };
+use tokio::sync::watch;
 
 use super::{Attempt, CallState, Stop, from_log, on_demand};
 
+/// How often a client is told how far a call is, at most.
+const PROGRESS_EVERY: Duration = Duration::from_secs(1);
+/// The code of the warning that tells it.
+const PROGRESS: &str = "MCP-PROGRESS";
 /// Bytes of an outside tool's result that are kept.
 const MAX_RESULT_BYTES: usize = 256 * 1024;
 
@@ -27,6 +36,15 @@ enum Plan<'a> {
     Found(String),
     /// A person decides first.
     Ask,
+}
+
+/// A call that has its result.
+struct Finished {
+    call_id: String,
+    state: CallState,
+    seq: i64,
+    /// What the person was told beside it.
+    warning: Option<Warning>,
 }
 
 impl Attempt {
@@ -72,9 +90,10 @@ impl Attempt {
             return self.park(reply.step, asks).await;
         }
         if let Some((_, states)) = &mut self.open {
-            for (call_id, state, seq) in done {
+            for Finished { call_id, state, seq, warning } in done {
                 states.insert(call_id, state);
                 self.last_step_seq = self.last_step_seq.max(seq);
+                self.warnings.extend(warning);
             }
         }
         self.close_calls();
@@ -120,7 +139,7 @@ impl Attempt {
         &self,
         step: i64,
         group: Vec<(usize, &CallRecord, Plan<'_>)>,
-    ) -> Result<Vec<(String, CallState, i64)>, Stop> {
+    ) -> Result<Vec<Finished>, Stop> {
         let mut done = Vec::with_capacity(group.len());
         for (index, call, plan) in group {
             self.check()?;
@@ -138,16 +157,19 @@ impl Attempt {
                     self.run_inside(step, index, call, run).await?
                 }
                 Plan::Run(ToolDef { run: ToolRun::Outside(tool), .. }) => {
-                    let output = self.run_outside(step, call, tool.as_ref()).await?;
+                    let mut output = self.run_outside(step, call, tool.as_ref()).await?;
+                    // Once a turn is enough.
+                    output.warning = output.warning.filter(|warning| !self.warnings.contains(warning));
                     self.write(step, index, call, output, begun).await?
                 }
                 Plan::Ask => continue,
             };
-            done.push((
-                call.id.clone(),
-                CallState::Done { result: output.content, is_error: output.is_error },
+            done.push(Finished {
+                call_id: call.id.clone(),
+                state: CallState::Done { result: output.content, is_error: output.is_error },
                 seq,
-            ));
+                warning: output.warning,
+            });
         }
         Ok(done)
     }
@@ -221,6 +243,7 @@ impl Attempt {
         shared::resilience::failpoint("outside_tool_after_intent").await;
         let key = format!("{}:{}", self.claimed.lease.turn, call.id);
         let null = serde_json::Value::Null;
+        let (progress, told) = watch::channel(String::new());
         let outside = OutsideCall {
             actor: &self.claimed.actor,
             session: self.claimed.session,
@@ -229,13 +252,36 @@ impl Attempt {
             idempotency_key: &key,
             force_refresh: self.claimed.force_refresh,
             request_id: &self.claimed.request_id,
+            progress: &progress,
         };
-        let called = self.interruptible(tool.call(outside)).await?;
+        let called = self.interruptible(self.telling(tool.call(outside), told)).await?;
         shared::resilience::failpoint("outside_tool_after_call").await;
         // A tool that fails costs the turn a sentence, not its life.
         Ok(storable(
             called.unwrap_or_else(|error| ToolOutput::error(format!("the tool failed: {}", error.message))),
         ))
+    }
+
+    /// Passes on what a call says about its progress, while it lasts: the newest, and not too often.
+    async fn telling<T>(&self, calling: impl Future<Output = T>, mut told: watch::Receiver<String>) -> T {
+        let mut calling = pin!(calling);
+        loop {
+            let news = async {
+                tokio::time::sleep(PROGRESS_EVERY).await;
+                told.changed().await
+            };
+            tokio::select! {
+                biased;
+                called = &mut calling => return called,
+                Ok(()) = news => {}
+            }
+            let detail = told.borrow_and_update().clone();
+            let _one_at_a_time = self.writing.lock().await;
+            // When the turn was stopped, the next step finds that out.
+            if self.log.append(EventKind::Warning, data::warning(PROGRESS, &detail)).await.is_err() {
+                return calling.await;
+            }
+        }
     }
 
     async fn write(
@@ -295,14 +341,20 @@ impl Attempt {
         };
         let _one_at_a_time = self.writing.lock().await;
         self.log.flushed().await.map_err(from_log)?;
-        let first = self.log.take(1 + i64::from(hit.is_some())).await;
-        let mut events = Vec::with_capacity(2);
-        if let Some(facts) = hit {
-            let data = data::cache_hit(&call.tool, &facts.key, facts.ttl_remaining);
-            events.push(NewEvent { seq: first, kind: EventKind::CacheHit, data });
-        }
-        let seq = first + i64::from(hit.is_some());
-        events.push(NewEvent { seq, kind: EventKind::ToolResult, data: data::tool_result(told) });
+        let warned = output.warning.as_ref();
+        let told: Vec<_> = [
+            warned.map(|warning| (EventKind::Warning, data::warning(&warning.code, &warning.detail))),
+            hit.map(|hit| (EventKind::CacheHit, data::cache_hit(&call.tool, &hit.key, hit.ttl_remaining))),
+            Some((EventKind::ToolResult, data::tool_result(told))),
+        ]
+        .into_iter()
+        .flatten()
+        .collect();
+        let count = i64::try_from(told.len()).unwrap_or(1);
+        let first = self.log.take(count).await;
+        let seq = first + count - 1;
+        let events: Vec<_> =
+            (first..).zip(told).map(|(seq, (kind, data))| NewEvent { seq, kind, data }).collect();
         let committed =
             self.engine.turns.commit_tool_step(&self.claimed, tx, &result, message_id, &events).await;
         let outcome = match committed {

@@ -4,7 +4,7 @@ use std::{borrow::Cow, sync::Arc};
 
 use shared::{
     model::{ModelMessage, ToolSpec},
-    remote::{Standing, untrusted},
+    remote::{Standing, sign_in_again, untrusted},
     tenancy::Policy,
     tools::{ToolDef, wire_name},
 };
@@ -25,8 +25,7 @@ impl Attempt {
                 self.warn("MCP-UNAVAILABLE", detail).await?;
             }
             if server.standing == Standing::SignInAgain {
-                let detail = format!("{0} wants you to sign in again at /connect/{0}", server.name);
-                self.warn("OAUTH-REFRESH-FAIL", detail).await?;
+                self.warn("OAUTH-REFRESH-FAIL", sign_in_again(&server.name)).await?;
             }
         }
         Ok(())

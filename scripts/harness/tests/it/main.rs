@@ -21,6 +21,7 @@ mod poison;
 mod providers;
 mod queues;
 mod readers;
+mod real_servers;
 mod redis_stream;
 mod remote;
 mod remote_faults;

@@ -11,6 +11,7 @@ use harness::{
 use serde_json::json;
 
 use crate::{
+    connections::Browser,
     remote::{add, call, offered, result},
     run::{SOON, ensure_eq, here, processes, run},
 };
@@ -60,6 +61,42 @@ async fn every_fault_ends_in_a_sentence() -> Result<()> {
         .await?;
     }
     Ok(())
+}
+
+/// What servers of before 2026-07-28 say to who asks them in the newest way, of which only the first is as it should be.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn older_servers_are_asked_in_the_older_way() -> Result<()> {
+    let answers = [
+        (200, r#"{"jsonrpc":"2.0","id":ID,"error":{"code":-32601,"message":"Method not found"}}"#),
+        // The Python SDK before its second version.
+        (
+            400,
+            r#"{"jsonrpc":"2.0","id":"server-error","error":{"code":-32600,"message":"Bad Request: Missing session"}}"#,
+        ),
+        (404, "<html>Not found</html>"),
+        (405, ""),
+        (200, r#"{"jsonrpc":"2.0","id":ID,"result":{}}"#),
+    ];
+    let mut servers = Vec::new();
+    for (status, body) in answers {
+        let server = FakeMcp::start(Era::Legacy, vec![FakeTool::reads("read", Behaviour::Echo)]).await?;
+        server.answer_discovery(status, body);
+        servers.push(server);
+    }
+    run(impatient(here()), async |stack: &mut Stack| {
+        let client = stack.client(0);
+        for (number, server) in servers.iter().enumerate() {
+            add(&client, &format!("older-{number}"), server, json!({})).await?;
+        }
+        for (number, server) in servers.iter().enumerate() {
+            let job = call(&client, &format!("older-{number}.read"), &json!({"query": "x"})).await?;
+            ensure!(!result(&job).1, "{:?}: {job}", answers[number]);
+            let said = server.received_of("initialize");
+            ensure_eq!(said[0].body["params"]["protocolVersion"], "2025-11-25", "{:?}", answers[number]);
+        }
+        Ok(())
+    })
+    .await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -160,6 +197,33 @@ async fn people_have_sessions_of_their_own() -> Result<()> {
     .await
 }
 
+/// Arguments that a server wants in headers as well go there in every session, also in one that nobody listed tools in.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn arguments_go_into_headers_whoever_listed_the_tools() -> Result<()> {
+    let schema = json!({
+        "type": "object", "properties": {"region": {"type": "string", "x-mcp-header": "Region"}, "query": {"type": "string"}},
+    });
+    let tool = FakeTool::reads("find", Behaviour::Echo).with("inputSchema", schema);
+    let docs = FakeMcp::start(Era::Modern, vec![tool]).await?;
+    run(impatient(here()), async |stack: &mut Stack| {
+        let client = stack.client(0);
+        add(&client, "docs", &docs, json!({})).await?;
+        let arguments = json!({"region": "eu", "query": "x"});
+        ensure!(!result(&call(&client, "docs.find", &arguments).await?).1, "well");
+        // The list is remembered for all of the tenant; a session is a person's own.
+        let mut colleague = Browser::signed_in(stack, "colleague@example.test").await?;
+        let job = colleague.say("[[tool:docs__find {\"region\":\"us\"}]]").await?;
+        ensure!(!result(&job).1, "the colleague's: {job}");
+        ensure_eq!(docs.received_of("tools/call").len(), 2, "calls");
+        for asked in docs.received_of("tools/call") {
+            let region = asked.body["params"]["arguments"]["region"].as_str().unwrap_or_default();
+            ensure_eq!(asked.header("mcp-param-region"), region, "{asked:?}");
+        }
+        Ok(())
+    })
+    .await
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cancelled_turn_gives_its_call_up() -> Result<()> {
     for era in [Era::Modern, Era::Legacy] {
@@ -183,17 +247,35 @@ async fn a_cancelled_turn_gives_its_call_up() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn progress_counts_as_a_word() -> Result<()> {
-    let slow = Behaviour::Progress(6, Duration::from_millis(400));
-    let docs = FakeMcp::start(Era::Modern, vec![FakeTool::writes("slow", slow)]).await?;
-    run(impatient(here()), async |stack: &mut Stack| {
-        let client = stack.client(0);
-        add(&client, "docs", &docs, json!({})).await?;
-        let (said, is_error) = result(&call(&client, "docs.slow", &json!({"query": "x"})).await?);
-        ensure!(!is_error, "{said}");
-        Ok(())
-    })
-    .await
+async fn progress_counts_as_a_word_and_is_passed_on() -> Result<()> {
+    for era in [Era::Modern, Era::Legacy] {
+        let slow = Behaviour::Progress(6, Duration::from_millis(400));
+        let docs = FakeMcp::start(era, vec![FakeTool::writes("slow", slow)]).await?;
+        run(impatient(here()), async |stack: &mut Stack| {
+            let client = stack.client(0);
+            add(&client, "docs", &docs, json!({})).await?;
+            let posted = client.accept(&Chat::new("[[tool:docs__slow {\"query\":\"x\"}]]")).await?;
+            let job = client.until(&posted.job, &["succeeded"], SOON).await?;
+            ensure!(!result(&job).1, "{job}");
+            let seen = client.follow(&posted.job).to_done().await?;
+            let told: Vec<&str> = seen
+                .frames
+                .iter()
+                .filter(|frame| frame.event == "warning")
+                .map(|frame| frame.data.as_str())
+                .collect();
+            // Six words in 2.4 s, of which one a second is passed on.
+            ensure!((1..=3).contains(&told.len()), "{era:?}: {told:?}");
+            for word in told {
+                ensure!(word.contains("MCP-PROGRESS") && word.contains("docs.slow: "), "{word}");
+                ensure!(word.contains(" of 6"), "{word}");
+            }
+            ensure_eq!(job["meta"]["warnings"], json!([]), "progress is no warning of the turn");
+            stack.check().await
+        })
+        .await?;
+    }
+    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

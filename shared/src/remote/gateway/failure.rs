@@ -23,6 +23,8 @@ pub(super) enum Failure {
     Unavailable(String),
     /// It does not take the credential.
     Unauthorized,
+    /// It takes the credential, but not for this.
+    NotAllowed,
     /// It wants to be asked less.
     Limited,
     /// It understood and refused.
@@ -58,6 +60,10 @@ impl Failure {
                 Code::McpBadRequest,
                 format!("the server {server} does not accept the credential that it was shown"),
             ),
+            Self::NotAllowed => Error::new(
+                Code::McpBadRequest,
+                format!("the server {server} does not allow this with the credential that it was shown"),
+            ),
             Self::Limited => Error::new(
                 Code::McpUnavailable,
                 format!("the server {server} wants to be asked less often; try again later"),
@@ -79,6 +85,21 @@ impl Failure {
     fn refused(sentence: &str) -> Self {
         let visible = text::visible(sentence);
         Self::Refused(text::shortened(&visible, LONGEST_SENTENCE).to_owned())
+    }
+}
+
+/// Whether a server that was asked in the newest way answered like one that does not know it. The specification wants an
+/// error of the request; servers also answer with an error of no request, with a page, or with nothing in particular.
+pub(super) fn is_of_an_older_server(error: &ClientInitializeError) -> bool {
+    match error {
+        ClientInitializeError::ExpectedInitResponse(_)
+        | ClientInitializeError::ExpectedInitResult(_)
+        | ClientInitializeError::ConflictInitResponseId(..)
+        | ClientInitializeError::UncorrelatedErrorResponse { .. } => true,
+        ClientInitializeError::TransportError { error, .. } => {
+            matches!(Failure::from(error), Failure::Refused(_))
+        }
+        _ => false,
     }
 }
 
@@ -120,16 +141,16 @@ impl From<&DynamicTransportError> for Failure {
 impl From<&StreamableHttpError<reqwest::Error>> for Failure {
     fn from(error: &StreamableHttpError<reqwest::Error>) -> Self {
         match error {
-            StreamableHttpError::AuthRequired(_) | StreamableHttpError::InsufficientScope(_) => {
-                Self::Unauthorized
-            }
+            StreamableHttpError::AuthRequired(_) => Self::Unauthorized,
+            StreamableHttpError::InsufficientScope(_) => Self::NotAllowed,
             StreamableHttpError::HttpStatus(status) if status.status == 429 => Self::Limited,
             StreamableHttpError::ResponseBodyTooLarge { .. } => Self::TooLarge,
             StreamableHttpError::Client(error) if error.is_timeout() && !error.is_connect() => Self::Timeout,
             // Its text names the address.
             StreamableHttpError::Client(error) => Self::Unavailable(deepest(error)),
             StreamableHttpError::UnexpectedServerResponse(text) => match status_of(text) {
-                Some(401 | 403) => Self::Unauthorized,
+                Some(401) => Self::Unauthorized,
+                Some(403) => Self::NotAllowed,
                 Some(status @ 400..=499) => Self::Refused(format!("HTTP {status}")),
                 _ => Self::Unavailable(text::shortened(text, LONGEST_SENTENCE).to_owned()),
             },

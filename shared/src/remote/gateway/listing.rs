@@ -61,6 +61,12 @@ pub(super) struct Listing {
 
 /// Asks for all tools.
 pub(super) async fn fetch(session: &Session, patience: Duration) -> Result<Vec<Tool>, Failure> {
+    let tools = pages(session, patience).await?;
+    session.note_listed();
+    Ok(tools)
+}
+
+async fn pages(session: &Session, patience: Duration) -> Result<Vec<Tool>, Failure> {
     let (mut tools, mut bytes, mut cursor) = (Vec::new(), 0, None::<String>);
     let mut seen = BTreeSet::new();
     for _ in 0..MOST_PAGES {
@@ -128,12 +134,23 @@ pub(super) async fn judged(
             name: server.definition.offered_name(&tool.name),
             own_name: described.tool,
             effect: effect(server, tool),
+            has_headers: tool.input_schema.values().any(names_a_header),
             version: described.fingerprint,
         });
         let definition = Arc::new(definition(gateway, tool, &remote, credential));
         offered.push((remote, definition));
     }
     Ok(Listing { approved_at, tools: offered, held })
+}
+
+/// Whether a schema has an argument go into a header as well.
+fn names_a_header(schema: &Value) -> bool {
+    match schema {
+        Value::Object(members) => {
+            members.contains_key("x-mcp-header") || members.values().any(names_a_header)
+        }
+        _ => false,
+    }
 }
 
 fn definition(

@@ -29,7 +29,7 @@ use self::{
 };
 pub use self::{
     listing::HeldTool,
-    tool::RemoteTool,
+    tool::{RemoteTool, sign_in_again},
     toolset::{ServerState, Standing, Toolset},
 };
 use super::{
@@ -40,7 +40,7 @@ use crate::{
     cache::ToolCache,
     config::RemoteConfig,
     connections::Credential,
-    error::{Error, Origin, Result},
+    error::{Code, Error, Origin, Result},
     identity::Actor,
     ids::{SessionId, TenantId, UserId},
     outbound::Outbound,
@@ -319,19 +319,30 @@ impl Inner {
         } else {
             (Standing::Open, None)
         };
-        let key = listing_key(&server, actor, credential.as_ref());
-        let list = async || {
-            let tools = self.fetch(&server, actor, credential.as_ref()).await;
-            let tools = tools.map_err(|failure| failure.into_error(server.name()))?;
-            listing::judged(self, &server, actor, credential.as_ref(), approved_at, &tools)
-                .await
-                .map(Arc::new)
+        let listed = self.list(&server, approved_at, actor, credential.as_ref()).await;
+        // Whoever lists first after a token was taken back finds that out.
+        let listed = match (listed, credential) {
+            (Err(error), Some(refused)) if error.code == Code::OauthRefresh => {
+                let newer = match self.credentials.refused(actor, session, &server, &refused).await {
+                    Ok(Connection::Good(newer)) => newer,
+                    Ok(Connection::None | Connection::SignInAgain) => {
+                        return Ok((state(Standing::SignInAgain, None), None));
+                    }
+                    Err(error) if error.origin == Origin::Oauth => {
+                        return Ok((state(standing, Some(error.message.into_owned())), None));
+                    }
+                    Err(error) => return Err(error),
+                };
+                match self.list(&server, approved_at, actor, Some(&newer)).await {
+                    // Not even a new one: another authorization server may give them out by now.
+                    Err(error) if error.code == Code::OauthRefresh => {
+                        return Ok((state(Standing::SignInAgain, None), None));
+                    }
+                    listed => listed,
+                }
+            }
+            (listed, _) => listed,
         };
-        let mut listed = self.listings.get(&key, list).await;
-        if listed.as_ref().is_ok_and(|listing| listing.approved_at < approved_at) {
-            self.listings.forget(&key);
-            listed = self.listings.get(&key, list).await;
-        }
         match listed {
             Ok(listing) => {
                 Ok((ServerState { held: listing.held.clone(), ..state(standing, None) }, Some(listing)))
@@ -341,6 +352,32 @@ impl Inner {
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// The server's tools, as they were remembered or as it tells them now. `OAUTH-REFRESH-FAIL`: it does not take the token.
+    async fn list(
+        self: &Arc<Self>,
+        server: &Arc<Server>,
+        approved_at: Option<DateTime<Utc>>,
+        actor: &Actor,
+        credential: Option<&Credential>,
+    ) -> Result<Arc<Listing>> {
+        let key = listing_key(server, actor, credential);
+        let list = async || {
+            let tools = self.fetch(server, actor, credential).await.map_err(|failure| match failure {
+                Failure::Unauthorized if credential.is_some() => {
+                    Error::new(Code::OauthRefresh, format!("{} does not take the token", server.name()))
+                }
+                failure => failure.into_error(server.name()),
+            })?;
+            listing::judged(self, server, actor, credential, approved_at, &tools).await.map(Arc::new)
+        };
+        let listed = self.listings.get(&key, list).await;
+        if listed.as_ref().is_ok_and(|listing| listing.approved_at < approved_at) {
+            self.listings.forget(&key);
+            return self.listings.get(&key, list).await;
+        }
+        listed
     }
 
     async fn fetch(

@@ -3,17 +3,23 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
 use http::{HeaderName, HeaderValue};
 use rmcp::{
     ErrorData,
-    handler::client::ClientHandler,
+    handler::client::{
+        ClientHandler,
+        progress::{ProgressDispatcher, ProgressSubscriber},
+    },
     model::{
-        ClientCapabilities, ClientConfig, Implementation, ListRootsRequestMethod, ProtocolVersion,
-        SubscriptionFilter,
+        ClientCapabilities, ClientConfig, Implementation, ListRootsRequestMethod, ProgressNotificationParam,
+        ProgressToken, ProtocolVersion, SubscriptionFilter,
     },
     service::{
         ClientCacheConfig, ClientLifecycleMode, ClientServiceExt as _, NotificationContext, Peer,
@@ -24,7 +30,11 @@ use rmcp::{
 use secrecy::ExposeSecret as _;
 use tokio::{sync::Mutex as Gate, task::AbortHandle};
 
-use super::{Inner, MOST_BYTES, failure::Failure, listing::ListingKey};
+use super::{
+    Inner, MOST_BYTES,
+    failure::{self, Failure},
+    listing::ListingKey,
+};
 use crate::{
     connections::Credential,
     ids::{TenantId, UserId},
@@ -59,6 +69,8 @@ pub(super) struct SessionKey {
 pub(super) struct Session {
     service: RunningService<RoleClient, Listener>,
     subscription: Option<AbortHandle>,
+    /// Whether the tools were listed in it.
+    listed: AtomicBool,
 }
 
 impl Session {
@@ -66,8 +78,23 @@ impl Session {
         self.service.peer()
     }
 
+    /// How far the call is that has this token, for as long as it is listened to.
+    pub(super) async fn progress(&self, token: ProgressToken) -> ProgressSubscriber {
+        self.service.service().progress.subscribe(token).await
+    }
+
     pub(super) fn version(&self) -> String {
         self.peer().peer_info().map(|info| info.protocol_version.to_string()).unwrap_or_default()
+    }
+
+    /// Whether the tools were listed in it: its transport learns from that which arguments go into headers as well.
+    pub(super) fn has_listed(&self) -> bool {
+        self.listed.load(Ordering::Relaxed)
+    }
+
+    /// The tools were listed in it.
+    pub(super) fn note_listed(&self) {
+        self.listed.store(true, Ordering::Relaxed);
     }
 
     fn is_closed(&self) -> bool {
@@ -94,6 +121,7 @@ impl Drop for Session {
 pub(super) struct Listener {
     gateway: Weak<Inner>,
     listing: Option<ListingKey>,
+    progress: ProgressDispatcher,
 }
 
 impl Listener {
@@ -112,6 +140,12 @@ impl ClientHandler for Listener {
             ClientCapabilities::default(),
             Implementation::new("alfred", env!("CARGO_PKG_VERSION")),
         )
+        // For servers that want to be initialized; others are told with each request.
+        .with_protocol_version(ProtocolVersion::V_2025_11_25)
+    }
+
+    async fn on_progress(&self, told: ProgressNotificationParam, _: NotificationContext<RoleClient>) {
+        self.progress.handle_notification(told).await;
     }
 
     async fn on_tool_list_changed(&self, _: NotificationContext<RoleClient>) {
@@ -255,19 +289,31 @@ pub(super) async fn open(
     if let Some(bearer) = server.bearer().filter(|_| config.auth_header.is_none()) {
         config.auth_header = Some(bearer.expose_secret().to_owned());
     }
-    let listener = Listener { gateway: Arc::downgrade(gateway), listing: listing.clone() };
-    let lifecycle = ClientLifecycleMode::Auto {
+    let listener = || Listener {
+        gateway: Arc::downgrade(gateway),
+        listing: listing.clone(),
+        progress: ProgressDispatcher::new(),
+    };
+    let either = ClientLifecycleMode::Auto {
         preferred_versions: vec![ProtocolVersion::V_2026_07_28],
         legacy_version: Some(ProtocolVersion::V_2025_11_25),
     };
-    let transport = StreamableHttpClientTransport::with_client(wire, config);
-    let opening = listener.serve_with_lifecycle(transport, lifecycle);
     let patience = gateway.settings.connect_time + gateway.settings.read_time;
-    let service = tokio::time::timeout(patience, opening).await.map_err(|_| Failure::Timeout)??;
+    let opening = async |lifecycle| {
+        let transport = StreamableHttpClientTransport::with_client(wire.clone(), config.clone());
+        let opening = listener().serve_with_lifecycle(transport, lifecycle);
+        tokio::time::timeout(patience, opening).await.map_err(|_| Failure::Timeout)
+    };
+    let service = match opening(either).await? {
+        Err(error) if failure::is_of_an_older_server(&error) => {
+            opening(ClientLifecycleMode::Initialize).await??
+        }
+        opened => opened?,
+    };
     // Lists are remembered by us, with bounds of ours.
     service.peer().set_response_cache_config(ClientCacheConfig::disabled()).await;
     let subscription = listing.and_then(|listing| subscribe(gateway, service.peer().clone(), listing));
-    Ok(Session { service, subscription })
+    Ok(Session { service, subscription, listed: AtomicBool::new(false) })
 }
 
 /// Servers of the newest era tell of changed tools only to who asks for it.
@@ -277,7 +323,8 @@ fn subscribe(gateway: &Arc<Inner>, peer: Peer<RoleClient>, listing: ListingKey) 
     if info.protocol_version.has_initialize() || !tells {
         return None;
     }
-    let listener = Listener { gateway: Arc::downgrade(gateway), listing: Some(listing) };
+    let (gateway, progress) = (Arc::downgrade(gateway), ProgressDispatcher::new());
+    let listener = Listener { gateway, listing: Some(listing), progress };
     let mut wanted = SubscriptionFilter::new();
     wanted.tools_list_changed = Some(true);
     let listening = async move {

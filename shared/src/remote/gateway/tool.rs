@@ -2,11 +2,12 @@
 //! and word to the server when nobody waits for the answer any more.
 
 use std::{
+    pin::pin,
     sync::{Arc, Weak},
     time::{Duration, Instant},
 };
 
-use futures::{FutureExt as _, future::BoxFuture};
+use futures::{FutureExt as _, StreamExt as _, future::BoxFuture};
 use rand::RngExt as _;
 use rmcp::{
     model::{
@@ -17,9 +18,9 @@ use rmcp::{
 };
 use serde_json::Value;
 
-use super::{Connection, Inner, failure::Failure, listing_key, result, wire::SentOn};
+use super::{Connection, Inner, failure::Failure, listing, listing_key, result, wire::SentOn};
 use crate::{
-    connections::Credential,
+    connections::{self, Credential},
     error::{Code, Error, Result},
     remote::registry::Server,
     tools::{Effect, OutsideCall, OutsideTool, ToolOutput, Warning},
@@ -41,6 +42,8 @@ pub struct RemoteTool {
     pub own_name: String,
     /// What calling it does.
     pub effect: Effect,
+    /// Some of its arguments go into headers as well.
+    pub(super) has_headers: bool,
     /// The fingerprint of what was approved of it.
     pub version: String,
 }
@@ -53,7 +56,11 @@ impl OutsideTool for RemoteTool {
             match self.ask_server(&gateway, call).await {
                 // Told to the person as well, who alone can mend it.
                 Err(error) if error.code == Code::OauthRefresh => {
-                    let detail = error.message.clone().into_owned();
+                    let detail = if connections::wants_sign_in(&error) {
+                        sign_in_again(self.server.name())
+                    } else {
+                        error.message.clone().into_owned()
+                    };
                     let warning = Some(Warning { code: error.code.as_str().to_owned(), detail });
                     Ok(ToolOutput { warning, ..ToolOutput::error(error.message) })
                 }
@@ -143,6 +150,10 @@ impl RemoteTool {
                     Connection::None | Connection::SignInAgain => return Err(sign_in(name)),
                 }
             }
+            // Not even a new token is good there: another authorization server may give them out by now.
+            if let (Failure::Unauthorized, Some(_)) = (&failure, &credential) {
+                return Err(sign_in(name));
+            }
             if !(may_retry && failure.may_pass()) {
                 return Err(failure.into_error(name));
             }
@@ -170,6 +181,14 @@ impl RemoteTool {
         credential: Option<&Credential>,
     ) -> Result<ToolOutput, Failure> {
         let (key, session) = gateway.session(&self.server, call.actor, credential).await?;
+        // Somebody else of the tenant may have listed the tools, or this person in a session of before.
+        if self.has_headers
+            && !session.has_listed()
+            && let Err(failure) = listing::fetch(&session, gateway.settings.read_time).await
+        {
+            gateway.sessions.forget(&key, &session).await;
+            return Err(failure);
+        }
         let mut params = CallToolRequestParams::new(self.own_name.clone());
         params.arguments = match call.arguments {
             Value::Object(arguments) => Some(arguments.clone()),
@@ -190,11 +209,29 @@ impl RemoteTool {
             let handle =
                 peer.send_cancellable_request(ClientRequest::CallToolRequest(request), options).await?;
             let mut waiting = Waiting { peer, id: Some(handle.id.clone()) };
-            let answered = handle.await_response().await;
+            let mut told = session.progress(handle.progress_token.clone()).await;
+            let mut answering = pin!(handle.await_response());
+            let answered = loop {
+                tokio::select! {
+                    biased;
+                    answered = &mut answering => break answered,
+                    Some(how_far) = told.next() => {
+                        call.progress.send_replace(result::sentence(&self.name, &how_far));
+                    }
+                }
+            };
             waiting.id = None;
             answered
         };
-        match answered.await.map_err(Failure::from) {
+        let answered = match answered.await.map_err(Failure::from) {
+            Ok(ServerResult::CallToolResult(answer))
+                if credential.is_some() && result::says_unauthorized(&answer) =>
+            {
+                Err(Failure::Unauthorized)
+            }
+            other => other,
+        };
+        match answered {
             Ok(ServerResult::CallToolResult(answer)) => Ok(result::flattened(&answer)),
             Ok(ServerResult::InputRequiredResult(_)) => {
                 Ok(ToolOutput::error("the server wants to ask the person something, which it cannot do here"))
@@ -216,7 +253,13 @@ fn sign_in(server: &str) -> Error {
     let sentence = format!(
         "the person has to connect {server} (again) at /connect/{server} before its tools can be used"
     );
-    Error::new(Code::OauthRefresh, sentence)
+    Error::new(Code::OauthRefresh, sentence).with_detail("connectUrl", format!("/connect/{server}"))
+}
+
+/// What a person is told who has to sign in again.
+#[must_use]
+pub fn sign_in_again(server: &str) -> String {
+    format!("{server} wants you to sign in again at /connect/{server}")
 }
 
 /// Somebody waits for the answer. When they give up, the server is told.

@@ -13,6 +13,8 @@ use anyhow::Result;
 use serde_json::{Value, json};
 use tokio::sync::{Notify, watch};
 
+use super::oauth::FakeAuthorization;
+
 /// Which protocol it speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Era {
@@ -107,14 +109,24 @@ impl ReceivedRpc {
 /// What a fake does besides its tools.
 #[derive(Debug, Clone, Default)]
 struct Faults {
+    discovery: Option<(u16, String)>,
     bearer: Option<String>,
     everything: Option<u16>,
     loops: bool,
     pages: usize,
 }
 
+/// Whose tokens are wanted.
+#[derive(Clone)]
+struct Guard {
+    issuer: String,
+    accepts: Arc<dyn Fn(&str) -> bool + Send + Sync>,
+}
+
 struct State {
+    base: String,
     era: Era,
+    guard: Mutex<Option<Guard>>,
     tools: Mutex<Vec<FakeTool>>,
     faults: Mutex<Faults>,
     received: Mutex<Vec<ReceivedRpc>>,
@@ -144,9 +156,12 @@ impl FakeMcp {
     /// No free port.
     pub async fn start(era: Era, tools: Vec<FakeTool>) -> Result<Self> {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
-        let url = format!("http://{}/mcp", listener.local_addr()?);
+        let base = format!("http://{}", listener.local_addr()?);
+        let url = format!("{base}/mcp");
         let state = Arc::new(State {
+            base,
             era,
+            guard: Mutex::default(),
             tools: Mutex::new(tools),
             faults: Mutex::default(),
             received: Mutex::default(),
@@ -175,9 +190,20 @@ impl FakeMcp {
         locked(&self.state.faults).bearer = Some(token.to_owned());
     }
 
+    /// Wants a good token of this authorization server from now on, and says so to whoever has none.
+    pub fn want_tokens_of(&self, authorization: &FakeAuthorization) {
+        let accepts = Arc::new(authorization.accepts());
+        *locked(&self.state.guard) = Some(Guard { issuer: authorization.url.clone(), accepts });
+    }
+
     /// Answers everything with this status from now on; none: as usual.
     pub fn refuse_everything(&self, status: Option<u16>) {
         locked(&self.state.faults).everything = status;
+    }
+
+    /// Answers so when it is asked in a newer way than it knows.
+    pub fn answer_discovery(&self, status: u16, body: &str) {
+        locked(&self.state.faults).discovery = Some((status, body.to_owned()));
     }
 
     /// Gives the same cursor again and again.

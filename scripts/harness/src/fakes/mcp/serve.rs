@@ -8,7 +8,7 @@ use axum::{
     extract::State as Extracted,
     http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
-    routing::post,
+    routing::{get, post},
 };
 use futures::{Stream, StreamExt, stream};
 use serde_json::{Value, json};
@@ -19,7 +19,29 @@ const SESSION: &str = "mcp-session-id";
 const SUBSCRIPTION: &str = "io.modelcontextprotocol/subscriptionId";
 
 pub(super) fn router(state: Arc<State>) -> Router {
-    Router::new().route("/mcp", post(message).get(listen).delete(goodbye)).with_state(state)
+    Router::new()
+        .route("/mcp", post(message).get(listen).delete(goodbye))
+        .route("/.well-known/oauth-protected-resource/mcp", get(resource_metadata))
+        .with_state(state)
+}
+
+/// Whose tokens are wanted (RFC 9728).
+async fn resource_metadata(Extracted(state): Extracted<Arc<State>>) -> Response {
+    let Some(guard) = locked(&state.guard).clone() else { return StatusCode::NOT_FOUND.into_response() };
+    let resource = format!("{}/mcp", state.base);
+    axum::Json(json!({"resource": resource, "authorization_servers": [guard.issuer]})).into_response()
+}
+
+/// A refusal, unless the request carries a good token where one is wanted.
+fn unguarded(state: &State, headers: &HeaderMap) -> Option<Response> {
+    let guard = locked(&state.guard).clone()?;
+    let shown = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    if shown.and_then(|value| value.strip_prefix("Bearer ")).is_some_and(|token| (guard.accepts)(token)) {
+        return None;
+    }
+    let place = format!("{}/.well-known/oauth-protected-resource/mcp", state.base);
+    let challenge = format!("Bearer error=\"invalid_token\", resource_metadata=\"{place}\"");
+    Some((StatusCode::UNAUTHORIZED, [(header::WWW_AUTHENTICATE, challenge)]).into_response())
 }
 
 async fn message(Extracted(state): Extracted<Arc<State>>, headers: HeaderMap, body: Bytes) -> Response {
@@ -46,6 +68,9 @@ async fn message(Extracted(state): Extracted<Arc<State>>, headers: HeaderMap, bo
             return refusal(401);
         }
     }
+    if let Some(refused) = unguarded(&state, &headers) {
+        return refused;
+    }
     let id = body["id"].clone();
     match (state.era, method.as_str()) {
         (Era::Legacy, "initialize") => {
@@ -58,6 +83,12 @@ async fn message(Extracted(state): Extracted<Arc<State>>, headers: HeaderMap, bo
             ([(SESSION, session)], answer(&id, &result)).into_response()
         }
         (Era::Legacy, "server/discover") => {
+            if let Some((status, body)) = faults.discovery {
+                let status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_REQUEST);
+                let kind = if body.starts_with('{') { "application/json" } else { "text/html" };
+                return (status, [(header::CONTENT_TYPE, kind)], body.replace("ID", &id.to_string()))
+                    .into_response();
+            }
             // As servers made with the TypeScript SDK say it.
             let error = json!({"code": -32000, "message": "Bad Request: Server not initialized"});
             (StatusCode::BAD_REQUEST, axum::Json(json!({"jsonrpc": "2.0", "error": error, "id": null})))

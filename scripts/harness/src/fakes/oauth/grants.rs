@@ -13,6 +13,8 @@ pub struct Family {
     pub refresh: Option<String>,
     /// The one before, while it may be shown once more.
     pub former: Option<String>,
+    /// How its access tokens begin.
+    prefix: &'static str,
     /// The access tokens that were given.
     pub access: Vec<String>,
     /// Nothing of it is good any more.
@@ -63,13 +65,16 @@ impl Grants {
 
     pub(super) fn begin(&mut self, marker: &str, code: &Code, rules: Rules) -> Pair {
         let number = self.next(marker);
-        let access = format!("at-{marker}-{number}");
+        // Notion's own, whose integrations know no challenges, begin so; its MCP server takes no others.
+        let prefix = if code.challenge.is_some() { "at-" } else { "ntn_" };
+        let access = format!("{prefix}{marker}-{number}");
         let refresh = rules.gives_refresh.then(|| format!("rt-{marker}-{number}"));
         self.families.push(Family {
             client: code.client.clone(),
             workspace: code.workspace.clone(),
             refresh: refresh.clone(),
             former: None,
+            prefix,
             access: vec![access.clone()],
             revoked: false,
         });
@@ -92,7 +97,7 @@ impl Grants {
             family.revoked = true;
             return None;
         }
-        let access = format!("at-{marker}-{number}");
+        let access = format!("{}{marker}-{number}", family.prefix);
         family.access.push(access.clone());
         if rules.rotates {
             family.former = (!is_former).then(|| token.to_owned());

@@ -141,6 +141,8 @@ impl FakeAuthorization {
             .route("/v1/oauth/authorize", get(notion::authorize))
             .route("/v1/oauth/token", post(notion::token))
             .route("/v1/oauth/revoke", post(notion::revoke))
+            .route("/v1/search", post(notion::search))
+            .route("/v1/pages/{id}/markdown", get(notion::page))
             .with_state(shared.clone());
         let server = tokio::spawn(async move {
             // It ends with the test.
@@ -162,6 +164,13 @@ impl FakeAuthorization {
     /// Looks at what was granted, or changes it.
     pub fn grants<T>(&self, look: impl FnOnce(&mut Grants) -> T) -> T {
         look(&mut lock(&self.shared.grants))
+    }
+
+    /// Tells good access tokens from others, for servers that want them.
+    #[must_use]
+    pub fn accepts(&self) -> impl Fn(&str) -> bool + Send + Sync + 'static {
+        let shared = Arc::clone(&self.shared);
+        move |token| shared.workspace_of(token).is_some()
     }
 
     /// The requests at this path so far, with their parameters.
@@ -237,6 +246,11 @@ impl Shared {
             }
         }
         Redirect::to(back.as_str()).into_response()
+    }
+
+    /// The name of the workspace that this token opens, if it is good.
+    pub(super) fn workspace_of(&self, token: &str) -> Option<String> {
+        lock(&self.grants).of_access(token).map(|family| family.workspace.1.clone())
     }
 
     pub(super) fn revoked(&self, token: &str) {
@@ -315,7 +329,7 @@ fn s256(verifier: &str) -> String {
     BASE64_URL_SAFE_NO_PAD.encode(Sha256::digest(verifier))
 }
 
-fn bearer(headers: &HeaderMap) -> Option<&str> {
+pub(super) fn bearer(headers: &HeaderMap) -> Option<&str> {
     headers.get(header::AUTHORIZATION)?.to_str().ok()?.strip_prefix("Bearer ")
 }
 

@@ -5,6 +5,7 @@ mod connecting;
 mod refreshing;
 mod rotation;
 mod secrets;
+mod using;
 
 use std::{collections::BTreeMap, str::FromStr as _, sync::Arc};
 
@@ -32,7 +33,7 @@ const MARKER: &str = "MARKER";
 const OLD_KEY: &str = "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=";
 
 /// A stack whose Notion is the stand-in, in both ways.
-fn connected_to(builder: Builder, notion: &FakeAuthorization) -> Builder {
+pub(crate) fn connected_to(builder: Builder, notion: &FakeAuthorization) -> Builder {
     builder
         .env("FERNET_KEY", OLD_KEY)
         .env("OUTBOUND_ALLOW", "127.0.0.0/8")
@@ -56,19 +57,19 @@ fn alfred_of_processes(notion: &FakeAuthorization) -> Builder {
 
 /// What an address answered.
 #[derive(Debug)]
-struct Seen {
+pub(crate) struct Seen {
     status: u16,
     location: String,
-    body: String,
+    pub(crate) body: String,
     headers: reqwest::header::HeaderMap,
 }
 
 impl Seen {
-    fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_str(&self.body).unwrap_or_default()
     }
 
-    fn is(self, status: u16, words: &str) -> Result<Self> {
+    pub(crate) fn is(self, status: u16, words: &str) -> Result<Self> {
         ensure!(self.status == status && self.body.contains(words), "not {status} with {words:?}: {self:?}");
         Ok(self)
     }
@@ -76,7 +77,7 @@ impl Seen {
 
 /// A browser: it keeps cookies, and goes where it is sent only when it is told to.
 #[derive(Clone)]
-struct Browser {
+pub(crate) struct Browser {
     http: reqwest::Client,
     base: String,
     cookies: BTreeMap<String, String>,
@@ -92,12 +93,12 @@ impl Browser {
     }
 
     /// With the key of the tenant's user.
-    fn of(stack: &Stack, tenant: usize) -> Self {
+    pub(crate) fn of(stack: &Stack, tenant: usize) -> Self {
         Self { key: Some(stack.tenants[tenant].key.clone()), ..Self::new(stack) }
     }
 
     /// With a cookie session of a new user, who shares the default tenant.
-    async fn signed_in(stack: &Stack, email: &str) -> Result<Self> {
+    pub(crate) async fn signed_in(stack: &Stack, email: &str) -> Result<Self> {
         let mut browser = Self::new(stack);
         let account = serde_json::json!({"email": email, "password": "correct horse battery staple"});
         browser.post("/api/v1/auth/register", &account).await?.is(202, "")?;
@@ -136,7 +137,7 @@ impl Browser {
         })
     }
 
-    async fn get(&mut self, path: &str) -> Result<Seen> {
+    pub(crate) async fn get(&mut self, path: &str) -> Result<Seen> {
         let request = self.http.get(format!("{}{path}", self.base)).header("Accept", "text/html");
         self.send(request).await
     }
@@ -170,9 +171,25 @@ impl Browser {
         Ok(format!("{}?{}", back.path(), back.query().context("a reply has parameters")?))
     }
 
-    async fn connect(&mut self, server: &str) -> Result<Seen> {
+    pub(crate) async fn connect(&mut self, server: &str) -> Result<Seen> {
         let back = self.leave(server).await?;
         self.get(&back).await
+    }
+
+    /// Posts a turn; the job at its end.
+    pub(crate) async fn say(&mut self, text: &str) -> Result<Value> {
+        let body = serde_json::json!({"messages": [{"role": "user", "content": text}]});
+        let csrf = self.cookies.get("alfred_csrf").cloned().unwrap_or_default();
+        let request = self.http.post(format!("{}/chat", self.base)).header("X-CSRF-Token", csrf);
+        let posted = self.send(request.json(&body)).await?.is(202, "jobId")?.json();
+        let place = format!("/jobs/{}", posted["jobId"].as_str().context("a job")?);
+        let mut job = Value::Null;
+        until("the turn's end", async || {
+            job = self.get(&place).await?.is(200, "status")?.json();
+            Ok(job["status"] == "succeeded")
+        })
+        .await?;
+        Ok(job)
     }
 
     async fn connections(&mut self) -> Result<Value> {
@@ -251,10 +268,27 @@ async fn one_text(stack: &Stack, statement: &'static str) -> Result<String> {
     Ok(sqlx::query_scalar(statement).fetch_one(&stack.database.admin).await?)
 }
 
+/// Every row of every table, as text; fails when a token is in bytes that text does not show.
+async fn everything_stored(stack: &Stack) -> Result<String> {
+    let tables = "select string_agg(quote_ident(table_schema) || '.' || quote_ident(table_name), ' ') from information_schema.tables
+                  where table_schema in ('public', 'apalis') and table_type = 'BASE TABLE'";
+    let mut all = String::new();
+    for table in one_text(stack, tables).await?.split(' ') {
+        let dump = format!("select coalesce(string_agg(t::text, e'\\n'), '') || count(*) from {table} t");
+        let text: String =
+            sqlx::query_scalar(sqlx::AssertSqlSafe(dump)).fetch_one(&stack.database.admin).await?;
+        // bytea is dumped in hexadecimal.
+        ensure!(!text.contains("4d41524b4552"), "{table} has a token in its bytes");
+        all += &text;
+    }
+    ensure!(all.lines().count() > 20, "the dump is too small");
+    Ok(all)
+}
+
 /// Polls until this holds.
 async fn until(what: &str, mut holds: impl AsyncFnMut() -> Result<bool>) -> Result<()> {
     // A queue looks by itself every 30 seconds.
-    let within = 2 * crate::run::SOON;
+    let within = 3 * crate::run::SOON;
     let deadline = tokio::time::Instant::now() + within;
     while !holds().await? {
         ensure!(tokio::time::Instant::now() < deadline, "{what}: not within {within:?}");
