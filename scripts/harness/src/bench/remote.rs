@@ -57,6 +57,7 @@ impl Side<'_> {
             idempotency_key: "bench",
             force_refresh: false,
             request_id: "bench",
+            progress: &tokio::sync::watch::Sender::default(),
         };
         let output = tool.call(call).await?;
         ensure!(!output.is_error, "{}", output.content);
