@@ -167,7 +167,6 @@ impl FakeAuthorization {
     }
 
     /// Tells good access tokens from others, for servers that want them.
-    #[must_use]
     pub fn accepts(&self) -> impl Fn(&str) -> bool + Send + Sync + 'static {
         let shared = Arc::clone(&self.shared);
         move |token| shared.workspace_of(token).is_some()
