@@ -39,7 +39,9 @@ const NO_SCOPES: [&str; 0] = [];
         (name = "tenants", description = "Which tenant a request acts in"),
         (name = "admin", description = "For a tenant's admins"),
         (name = "queues", description = "Lines of jobs, for operators and a tenant's admins"),
+        (name = "contexts", description = "What is known of a person, and what each agent may see of it"),
         (name = "agents", description = "Agents that are told of users, for a tenant's admins"),
+        (name = "agent side", description = "What agents do here by themselves, with X-Agent-Authorization"),
         (name = "operator", description = "For whoever operates the deployment"),
         (name = "operations", description = "Health and metrics; no credential"),
     )
@@ -57,7 +59,12 @@ pub(crate) fn base() -> OpenApi {
         "Of a browser that signed in with cookies; what changes something needs the header X-CSRF-Token too. The name \
          has no __Host- over plain http.",
     )));
+    let agent = SecurityScheme::ApiKey(ApiKey::Header(ApiKeyValue::with_description(
+        "X-Agent-Authorization",
+        "Bearer, or nothing, and the token of POST /api/v1/agents/token. Good on agents' own routes and nowhere else.",
+    )));
     let components = base.components.get_or_insert_default();
+    components.add_security_scheme("agent", agent);
     components.add_security_scheme("apiKey", key);
     components.add_security_scheme("bearer", bearer);
     components.add_security_scheme("cookie", cookie);
@@ -68,12 +75,15 @@ pub(crate) fn base() -> OpenApi {
 pub(crate) fn finish(mut description: OpenApi) -> OpenApi {
     for (path, item) in &mut description.paths.paths {
         let is_limited = !matches!(path.as_str(), "/healthz" | "/readyz" | "/metrics");
+        let is_agents = path.starts_with("/api/v1/agents/");
         let operations = [&mut item.get, &mut item.put, &mut item.post, &mut item.delete, &mut item.patch];
         for operation in operations.into_iter().flatten() {
             if operation.security.is_some() {
-                // Every credential is one on every route.
-                operation.security =
-                    Some(CREDENTIALS.map(|name| SecurityRequirement::new(name, NO_SCOPES)).into());
+                // Every credential of a person is one on every route but agents' own.
+                if !is_agents {
+                    operation.security =
+                        Some(CREDENTIALS.map(|name| SecurityRequirement::new(name, NO_SCOPES)).into());
+                }
                 answers(operation, "401", "No credential, or one that is not good");
             }
             if is_limited {

@@ -62,6 +62,7 @@ pub(crate) async fn answer(
         route = Empty,
         tenant_id = Empty,
         user_id = Empty,
+        agent_name = Empty,
         session_id = Empty,
         turn_id = Empty,
         mcp_method = Empty,

@@ -5,6 +5,10 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use anyhow::Context as _;
 use secrecy::{ExposeSecret as _, SecretString};
 use shared::{
+    agents::{
+        contexts::ContextCache,
+        side::{AgentSide, SideSettings},
+    },
     bell::{Bell, Channel, Ring},
     config::Config,
     connections::{self, Connections},
@@ -30,6 +34,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     auth::Callers,
+    limits::AgentLimits,
     mcp,
     metrics::Metrics,
     router,
@@ -67,7 +72,8 @@ pub async fn start_with_entities(config: Config, entities: &'static [EntityDef])
     let counters = Arc::new(Counters::start(db::relaxed_pool(engine_options)));
 
     let listen_options = options(&config.db_listen_url, "DB_LISTEN_URL", DbRole::Engine)?;
-    let bell = Bell::start(listen_options, &engine, &[Channel::Events, Channel::Turns, Channel::Changes]);
+    let channels = [Channel::Events, Channel::Turns, Channel::Changes, Channel::Contexts];
+    let bell = Bell::start(listen_options, &engine, &channels);
     let rung = bell.clone();
     let tenants =
         TenantDb::new(app_pool.clone(), counters).announcing(move |tenant| rung.ring(Ring::Changes(tenant)));
@@ -124,6 +130,9 @@ pub async fn start_with_entities(config: Config, entities: &'static [EntityDef])
         last_accessed: LastAccessed::start(engine.clone(), config.session_idle_days, draining.clone()),
         turns,
         hub,
+        agents: AgentSide::new(engine.clone(), tenants.clone(), side_settings(&config)),
+        agent_limits: AgentLimits::new(config.rate_limits.agent_per_minute),
+        contexts: ContextCache::start(tenants.clone(), bell.clone(), draining.clone()),
         changes,
         mcp: mcp::Endpoint::new(&config, &shared::workspace::tools_of(entities)),
         tools: shared::workspace::turn_tools(),
@@ -196,6 +205,14 @@ fn sign_in_settings(config: &Config) -> SignInSettings {
         idle_days: config.sign_ins.idle_days,
         password_cost: config.sign_ins.password_cost,
         home_tenant: config.default_tenant,
+    }
+}
+
+fn side_settings(config: &Config) -> SideSettings {
+    SideSettings {
+        token_key: config.agents.jwt_secret.clone(),
+        issuer: config.public_url.as_str().trim_end_matches('/').to_owned(),
+        token_life: config.agents.token_life,
     }
 }
 

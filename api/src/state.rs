@@ -3,6 +3,7 @@
 use std::{ops::Deref, sync::Arc};
 
 use shared::{
+    agents::{contexts::ContextCache, side::AgentSide},
     bell::{Bell, Ring},
     config::Config,
     connections::Connections,
@@ -23,7 +24,7 @@ use shared::{
 use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 
-use crate::{auth::Callers, mcp, metrics::Metrics};
+use crate::{auth::Callers, limits::AgentLimits, mcp, metrics::Metrics};
 
 /// The process's one of everything; cheap to clone.
 #[derive(Clone)]
@@ -38,6 +39,11 @@ pub(crate) struct Parts {
     pub(crate) turns: Turns,
     pub(crate) hub: Hub,
     pub(crate) changes: ChangeHub,
+    /// Where agents come in.
+    pub(crate) agents: AgentSide,
+    pub(crate) agent_limits: AgentLimits,
+    /// What is known of people.
+    pub(crate) contexts: ContextCache,
     pub(crate) last_accessed: LastAccessed,
     /// What models can call; every worker has the same.
     pub(crate) tools: Vec<ToolDef>,

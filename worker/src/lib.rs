@@ -231,6 +231,7 @@ pub async fn start(config: Config, extras: Extras) -> anyhow::Result<Running> {
         }
         let upkeep = Upkeep {
             deliveries: jobs::deliveries::Deliveries::new(deliverer, stopping.clone()),
+            context_inactive_days: config.agents.context_inactive_days,
             outbound,
             noted: jobs::noted::Noted::default(),
             engine: engine_pool.clone(),

@@ -4,6 +4,7 @@
 //! Invariant: what a credential may be used for is data (`scopes`), and what changes something under a cookie has shown
 //! that it is meant (`cookie`), before any handler runs; no handler can forget to ask.
 
+mod agent;
 mod cookie;
 pub(crate) mod event;
 mod known;
@@ -26,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Span, field::display};
 
 pub(crate) use self::{
+    agent::AgentCaller,
     cookie::Cookies,
     roles::{Admin, Operator, Steward},
 };

@@ -23,10 +23,12 @@ use governor::{
     Quota, RateLimiter,
     clock::{Clock as _, DefaultClock},
 };
-use http::{HeaderMap, HeaderValue, Method, header};
+use http::{HeaderMap, Method};
 use shared::{
+    agents::AgentName,
     config::{Config, Network},
     error::{Code, Error},
+    ids::TenantId,
 };
 
 use self::store::{Bounded, Generations};
@@ -106,19 +108,19 @@ impl Limits {
         if matches!(route, "/healthz" | "/readyz" | "/metrics") || takes_up_a_stream(route, request) {
             return None;
         }
-        let who = self.who(request);
+        let who = self.who(route, request);
         let spent = self.0.all.spend(&who, &self.0.clock).and_then(|()| {
             if is_chat(route, request.method()) { self.spend_turn(&who, request.headers()) } else { Ok(()) }
         });
         spent.err()
     }
 
-    fn who(&self, request: &Request) -> Who {
+    fn who(&self, route: &str, request: &Request) -> Who {
         let peer = request.extensions().get::<Peer>();
         let address =
             peer.map(|Peer(peer)| behind_proxies(peer.to_canonical(), request.headers(), &self.0.trusted));
         let address = address.map(|address| self.of_address(address)).unwrap_or_default();
-        Who { credential: self.of_credential(request.headers()).unwrap_or(address), address }
+        Who { credential: self.of_credential(route, request.headers()).unwrap_or(address), address }
     }
 
     /// A household or a server has a whole /64 of IPv6.
@@ -131,9 +133,14 @@ impl Limits {
 
     /// By what the client sent, before anybody looked whether it is good: whoever makes credentials up spends the budget
     /// of his address.
-    fn of_credential(&self, headers: &HeaderMap) -> Option<u64> {
-        let credential =
-            ["x-api-key", "authorization", "cookie"].iter().find_map(|name| headers.get(*name))?;
+    /// Only what the route looks at counts: a header beside it would be a new budget for each value.
+    fn of_credential(&self, route: &str, headers: &HeaderMap) -> Option<u64> {
+        let names: &[&str] = if route.starts_with("/api/v1/agents/") {
+            &["x-agent-authorization"]
+        } else {
+            &["authorization", "x-api-key", "cookie"]
+        };
+        let credential = names.iter().find_map(|name| headers.get(*name))?;
         Some(self.0.keys.hash_one((3, credential.as_bytes())))
     }
 
@@ -148,6 +155,28 @@ impl Limits {
             counted.put(key, ());
         }
         Ok(())
+    }
+}
+
+/// How often an agent may ask, whatever number of sessions it has.
+pub(crate) struct AgentLimits {
+    /// None is without a limit.
+    limiter: Option<Limiter>,
+    keys: RandomState,
+    clock: DefaultClock,
+}
+
+impl AgentLimits {
+    pub(crate) fn new(per_minute: u32) -> Self {
+        let limiter = Budgets::new(per_minute, 0).credential;
+        Self { limiter, keys: RandomState::new(), clock: DefaultClock::default() }
+    }
+
+    /// How long this agent has to wait, if it has to.
+    pub(crate) fn refused(&self, tenant: TenantId, agent: &AgentName) -> Option<Duration> {
+        let key = self.keys.hash_one((tenant, agent));
+        let spent = self.limiter.as_ref()?.check_key(&key);
+        spent.err().map(|refused| refused.wait_time_from(self.clock.now()))
     }
 }
 
@@ -172,10 +201,12 @@ pub(crate) async fn limit(State(limits): State<Limits>, request: Request, next: 
 }
 
 fn refusal(wait: Duration) -> Response {
-    let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
-    let message = format!("too many requests; send it again in {} s", seconds.max(1));
-    let error = Error::new(Code::Rate, message).with_detail("retryAfter", seconds.max(1));
-    let mut response = Failure(error).into_response();
-    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds.max(1)));
-    response
+    Failure(too_many(wait)).into_response()
+}
+
+/// 429 with when to come again, in the body and so in `Retry-After`.
+pub(crate) fn too_many(wait: Duration) -> Error {
+    let seconds = (wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).max(1);
+    let message = format!("too many requests; send it again in {seconds} s");
+    Error::new(Code::Rate, message).with_detail("retryAfter", seconds)
 }

@@ -1,6 +1,7 @@
 //! One file a resource. Handlers are flat: extract, call, answer.
 
 pub(crate) mod admin;
+pub(crate) mod agents;
 pub(crate) mod auth;
 pub(crate) mod auth_keys;
 pub(crate) mod auth_sign_ins;
@@ -9,6 +10,7 @@ pub(crate) mod changes;
 pub(crate) mod chat;
 pub(crate) mod connect;
 pub(crate) mod connections;
+pub(crate) mod contexts;
 pub(crate) mod health;
 pub(crate) mod jobs;
 pub(crate) mod mcp;

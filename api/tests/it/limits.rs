@@ -5,8 +5,13 @@ use shared::config::RateLimits;
 
 use crate::app::{ADMIN, Answered, FOREIGNER, MEMBER, TestApp, say};
 
-const NONE: RateLimits =
-    RateLimits { per_minute: 0, chat_per_minute: 0, address_per_minute: 0, address_chat_per_minute: 0 };
+const NONE: RateLimits = RateLimits {
+    per_minute: 0,
+    chat_per_minute: 0,
+    address_per_minute: 0,
+    address_chat_per_minute: 0,
+    agent_per_minute: 0,
+};
 
 fn is_refused(answered: &Answered) {
     let body = answered.is_error(429, "APP-429-RATE");

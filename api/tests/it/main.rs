@@ -1,12 +1,14 @@
 //! The API as its clients see it: a real server over a real database, no worker.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod agent_side;
 mod app;
 mod auth;
 mod bad_input;
 mod batch;
 mod cache;
 mod changes;
+mod contexts;
 mod documents;
 mod limits;
 mod mcp;

@@ -54,6 +54,7 @@ async fn nobody_comes_in_without_a_credential() {
             "/.well-known/oauth-authorization-server",
             "/.well-known/oauth-client/{server}",
             "/.well-known/oauth-protected-resource/mcp",
+            "/api/v1/agents/token",
             "/api/v1/auth/login",
             "/api/v1/auth/logout",
             "/api/v1/auth/refresh",
@@ -81,9 +82,10 @@ async fn what_is_somebody_elses_is_unknown() {
     let token = mine["session"].as_str().unwrap();
     let before = app.rows().await;
     for (method, path, _) in operations() {
-        // Items have a test of their own. Operators' routes tell who is none that they are none; the walk in `tenants`
-        // goes there.
-        if !path.contains("{id}") || path.starts_with("/v1/") || path.starts_with("/admin/tenants") {
+        // Items have a test of their own, and so have agents' routes, where no person's credential is good. Operators' routes
+        // tell who is none that they are none; the walk in `tenants` goes there.
+        let elsewhere = ["/v1/", "/api/v1/agents/", "/admin/tenants"];
+        if !path.contains("{id}") || elsewhere.iter().any(|own| path.starts_with(own)) {
             continue;
         }
         let is_job = path.starts_with("/jobs/") || path.starts_with("/admin/queues/");

@@ -1,15 +1,19 @@
 //! Agents: programs that a tenant has told when its users sign in, sign out or change. Which there are, what they want to
-//! hear of, and what deliveries to them are signed with.
+//! hear of, what they may see of a user, and what deliveries to them are signed with.
 //!
 //! A sign-in never waits for an agent: its event and the deliveries are rows of the sign-in's own transaction, and workers
 //! deliver them ([`deliveries`]).
 
 pub mod breaker;
+pub mod condition;
 pub mod configured;
+pub mod contexts;
 pub mod deliveries;
 pub mod figures;
 pub mod health;
+pub mod permissions;
 mod secret;
+pub mod side;
 mod store;
 
 use std::str::FromStr;
@@ -22,6 +26,11 @@ use url::Url;
 use uuid::Uuid;
 
 pub use self::secret::AgentSecret;
+use self::{
+    condition::Condition,
+    permissions::{Level, Permissions},
+    side::AgentCredentials,
+};
 use crate::{
     db::TenantTx,
     error::{Error, Result},
@@ -117,6 +126,11 @@ pub struct Agent {
     pub endpoint: Url,
     pub capabilities: Vec<String>,
     pub event_types: Vec<EventType>,
+    /// How much of its permissions it has at most.
+    pub permission_level: Level,
+    pub permissions: Permissions,
+    /// Whose events it is told of; none is everybody's.
+    pub condition: Option<Condition>,
     pub enabled: bool,
     /// Why deliveries stopped by themselves.
     pub disabled_because: Option<String>,
@@ -132,10 +146,24 @@ pub struct AgentChange {
     pub endpoint: Option<String>,
     pub capabilities: Option<Vec<String>>,
     pub event_types: Option<Vec<EventType>>,
+    pub permission_level: Option<Level>,
+    pub permissions: Option<Permissions>,
+    /// Some of none takes the condition away.
+    pub condition: Option<Option<Condition>>,
     pub enabled: Option<bool>,
 }
 
-/// Registers an agent; answers it with its first secret, which is not shown again.
+/// A new agent, with what is shown of it once.
+#[derive(Debug)]
+pub struct NewAgent {
+    pub agent: Agent,
+    /// What deliveries to it are signed with.
+    pub secret: SecretString,
+    /// What it comes in by.
+    pub credentials: AgentCredentials,
+}
+
+/// Registers an agent.
 ///
 /// # Errors
 /// 409 for a name that is taken, 422 for what is not acceptable; the database's.
@@ -146,15 +174,19 @@ pub async fn create(
     outbound: &Outbound,
     name: &AgentName,
     change: &AgentChange,
-) -> Result<(Agent, SecretString)> {
+) -> Result<NewAgent> {
     let endpoint = change.endpoint.as_deref().ok_or_else(|| Error::unacceptable("endpoint is required"))?;
     let endpoint = checked_endpoint(outbound, endpoint)?;
     let capabilities = checked_capabilities(change.capabilities.clone().unwrap_or_default())?;
     let events = change.event_types.clone().unwrap_or_else(|| EventType::ALL.to_vec());
+    must_make_sense(change)?;
     let new = store::Write {
         endpoint: Some(plain(&endpoint)),
         capabilities: Some(&capabilities),
         event_types: Some(words(&events)),
+        permission_level: Some(change.permission_level.unwrap_or(Level::ReadOnly).as_str()),
+        permissions: Some(change.permissions.clone().unwrap_or_default()),
+        condition: change.condition.clone(),
         enabled: Some(change.enabled.unwrap_or(true)),
     };
     if !store::insert(tx, name, &new).await? {
@@ -162,9 +194,12 @@ pub async fn create(
     }
     let tenant = tx.actor().tenant;
     let secret = secret::make(tx.connection(), vault, tenant, name).await?;
-    let entry = Entry::new("agent.created", name.as_str()).with(json!({ "endpoint": endpoint }));
+    let entry = Entry::new("agent.created", name.as_str()).with(
+        json!({ "endpoint": endpoint, "permissions": change.permissions.as_ref().map(permission_words) }),
+    );
     audit::record(tx, admin, entry).await?;
-    Ok((get(tx, admin, name).await?, secret.value))
+    let credentials = side::make_credentials(tx, name).await?;
+    Ok(NewAgent { agent: get(tx, admin, name).await?, secret: secret.value, credentials })
 }
 
 /// The tenant's agents by name; with a capability, those that have it.
@@ -183,7 +218,7 @@ pub async fn get(tx: &mut TenantTx, _: &AdminActor, name: &AgentName) -> Result<
     store::one(tx, name).await?.ok_or_else(no_such_agent)?.try_into()
 }
 
-/// Changes an agent. Enabling one that was gone forgets that it was, and its breaker.
+/// Changes an agent. Enabling one that was gone forgets that it was, and its breaker; disabling one ends its sessions.
 ///
 /// # Errors
 /// 404; 409 for the endpoint of one that the environment configures; 422; the database's.
@@ -200,18 +235,30 @@ pub async fn update(
         return Err(Error::conflict("this agent's endpoint comes from the environment; change it there"));
     }
     let capabilities = change.capabilities.clone().map(checked_capabilities).transpose()?;
+    must_make_sense(change)?;
     let write = store::Write {
         endpoint: endpoint.as_ref().map(plain),
         capabilities: capabilities.as_deref(),
         event_types: change.event_types.as_deref().map(words),
+        permission_level: change.permission_level.map(Level::as_str),
+        permissions: change.permissions.clone(),
+        condition: change.condition.clone(),
         enabled: change.enabled,
     };
     store::update(tx, name, &write).await?;
+    if change.enabled == Some(false) {
+        store::end_sessions(tx, name).await?;
+    }
     if change.enabled == Some(true) || endpoint.is_some() {
         store::forget_breaker(tx, name).await?;
     }
-    let entry = Entry::new("agent.updated", name.as_str())
-        .with(json!({ "endpoint": endpoint, "enabled": change.enabled }));
+    let entry = Entry::new("agent.updated", name.as_str()).with(json!({
+        "endpoint": endpoint,
+        "enabled": change.enabled,
+        "permissionLevel": change.permission_level.map(Level::as_str),
+        "permissions": change.permissions.as_ref().map(permission_words),
+        "condition": change.condition,
+    }));
     audit::record(tx, admin, entry).await?;
     get(tx, admin, name).await
 }
@@ -244,6 +291,22 @@ pub async fn rotate_secret(
     let tenant = tx.actor().tenant;
     let made = secret::make(tx.connection(), vault, tenant, name).await?;
     audit::record(tx, admin, Entry::new("agent.secret_rotated", name.as_str())).await?;
+    Ok(made)
+}
+
+/// Makes new credentials for an agent's own requests. The former ones and all of its sessions end with it.
+///
+/// # Errors
+/// 404; the database's.
+pub async fn rotate_credentials(
+    tx: &mut TenantTx,
+    admin: &AdminActor,
+    name: &AgentName,
+) -> Result<AgentCredentials> {
+    get(tx, admin, name).await?;
+    let made = side::make_credentials(tx, name).await?;
+    store::end_sessions(tx, name).await?;
+    audit::record(tx, admin, Entry::new("agent.credentials_rotated", name.as_str())).await?;
     Ok(made)
 }
 
@@ -281,6 +344,19 @@ fn checked_capabilities(mut capabilities: Vec<String>) -> Result<Vec<String>> {
     Ok(capabilities)
 }
 
+fn must_make_sense(change: &AgentChange) -> Result<()> {
+    change.permissions.as_ref().map_or(Ok(()), Permissions::must_agree)?;
+    change.condition.as_ref().and_then(Option::as_ref).map_or(Ok(()), Condition::must_make_sense)
+}
+
+fn permission_words(permissions: &Permissions) -> serde_json::Value {
+    json!({
+        "required": permissions.required,
+        "optional": permissions.optional,
+        "forbidden": permissions.forbidden,
+    })
+}
+
 fn words(events: &[EventType]) -> Vec<&'static str> {
     let mut words: Vec<_> = events.iter().map(|event| event.as_str()).collect();
     words.sort_unstable();
@@ -301,6 +377,13 @@ impl TryFrom<store::AgentRow> for Agent {
             endpoint: row.endpoint.parse().map_err(Error::internal)?,
             capabilities: row.capabilities,
             event_types: row.event_types.iter().filter_map(|word| EventType::from_word(word)).collect(),
+            permission_level: Level::from_word(&row.permission_level).unwrap_or(Level::Restricted),
+            permissions: store::permissions_of(
+                &row.permissions_required,
+                &row.permissions_optional,
+                &row.permissions_forbidden,
+            ),
+            condition: row.condition.map(serde_json::from_value).transpose()?,
             enabled: row.enabled,
             disabled_because: row.disabled_because,
             configured: row.configured,

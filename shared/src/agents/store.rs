@@ -1,10 +1,11 @@
 //! SQL of the registry of agents.
 
 use chrono::{DateTime, Utc};
+use serde_json::Value;
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
-use super::AgentName;
+use super::{AgentName, condition::Condition, permissions::Permissions, side::Hashes};
 use crate::{db::TenantTx, error::Result, ids::TenantId};
 
 #[derive(sqlx::FromRow)]
@@ -13,6 +14,11 @@ pub(super) struct AgentRow {
     pub(super) endpoint: String,
     pub(super) capabilities: Vec<String>,
     pub(super) event_types: Vec<String>,
+    pub(super) permission_level: String,
+    pub(super) permissions_required: Vec<String>,
+    pub(super) permissions_optional: Vec<String>,
+    pub(super) permissions_forbidden: Vec<String>,
+    pub(super) condition: Option<Value>,
     pub(super) enabled: bool,
     pub(super) disabled_because: Option<String>,
     pub(super) configured: bool,
@@ -25,15 +31,41 @@ pub(super) struct Write<'a> {
     pub(super) endpoint: Option<&'a str>,
     pub(super) capabilities: Option<&'a [String]>,
     pub(super) event_types: Option<Vec<&'static str>>,
+    pub(super) permission_level: Option<&'static str>,
+    pub(super) permissions: Option<Permissions>,
+    pub(super) condition: Option<Option<Condition>>,
     pub(super) enabled: Option<bool>,
+}
+
+impl Write<'_> {
+    /// Required, optional and forbidden words.
+    fn permission_words(&self) -> [Option<Vec<String>>; 3] {
+        let sets = |permissions: &Permissions| {
+            [&permissions.required, &permissions.optional, &permissions.forbidden]
+                .map(|set| Some(set.iter().map(ToString::to_string).collect()))
+        };
+        self.permissions.as_ref().map(sets).unwrap_or_default()
+    }
+
+    fn condition_value(&self) -> Result<Option<Value>> {
+        Ok(self.condition.as_ref().and_then(Option::as_ref).map(serde_json::to_value).transpose()?)
+    }
+}
+
+/// The matrix of these words; a word of tomorrow grants nothing today.
+pub(super) fn permissions_of(required: &[String], optional: &[String], forbidden: &[String]) -> Permissions {
+    let set = |words: &[String]| words.iter().filter_map(|word| word.parse().ok()).collect();
+    Permissions { required: set(required), optional: set(optional), forbidden: set(forbidden) }
 }
 
 /// False when the name is taken.
 pub(super) async fn insert(tx: &mut TenantTx, name: &AgentName, new: &Write<'_>) -> Result<bool> {
     let tenant = tx.actor().tenant;
+    let [required, optional, forbidden] = new.permission_words();
     let done = sqlx::query(
-        "insert into agents (tenant_id, name, endpoint, capabilities, event_types, enabled)
-         values ($1, $2, $3, $4, $5, $6) on conflict do nothing",
+        "insert into agents (tenant_id, name, endpoint, capabilities, event_types, enabled, permission_level,
+                             permissions_required, permissions_optional, permissions_forbidden, condition)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) on conflict do nothing",
     )
     .bind(tenant)
     .bind(name)
@@ -41,6 +73,11 @@ pub(super) async fn insert(tx: &mut TenantTx, name: &AgentName, new: &Write<'_>)
     .bind(new.capabilities)
     .bind(&new.event_types)
     .bind(new.enabled)
+    .bind(new.permission_level)
+    .bind(required)
+    .bind(optional)
+    .bind(forbidden)
+    .bind(new.condition_value()?)
     .execute(tx.connection())
     .await?;
     Ok(done.rows_affected() > 0)
@@ -49,7 +86,8 @@ pub(super) async fn insert(tx: &mut TenantTx, name: &AgentName, new: &Write<'_>)
 pub(super) async fn list(tx: &mut TenantTx, capability: Option<&str>) -> Result<Vec<AgentRow>> {
     let tenant = tx.actor().tenant;
     Ok(sqlx::query_as(
-        "select name, endpoint, capabilities, event_types, enabled, disabled_because, configured, created_at, updated_at
+        "select name, endpoint, capabilities, event_types, permission_level, permissions_required, permissions_optional,
+                permissions_forbidden, condition, enabled, disabled_because, configured, created_at, updated_at
          from agents where tenant_id = $1 and ($2::text is null or $2 = any (capabilities)) order by name",
     )
     .bind(tenant)
@@ -61,7 +99,8 @@ pub(super) async fn list(tx: &mut TenantTx, capability: Option<&str>) -> Result<
 pub(super) async fn one(tx: &mut TenantTx, name: &AgentName) -> Result<Option<AgentRow>> {
     let tenant = tx.actor().tenant;
     Ok(sqlx::query_as(
-        "select name, endpoint, capabilities, event_types, enabled, disabled_because, configured, created_at, updated_at
+        "select name, endpoint, capabilities, event_types, permission_level, permissions_required, permissions_optional,
+                permissions_forbidden, condition, enabled, disabled_because, configured, created_at, updated_at
          from agents where tenant_id = $1 and name = $2",
     )
     .bind(tenant)
@@ -72,10 +111,16 @@ pub(super) async fn one(tx: &mut TenantTx, name: &AgentName) -> Result<Option<Ag
 
 pub(super) async fn update(tx: &mut TenantTx, name: &AgentName, change: &Write<'_>) -> Result<()> {
     let tenant = tx.actor().tenant;
+    let [required, optional, forbidden] = change.permission_words();
     sqlx::query(
         "update agents set endpoint = coalesce($3, endpoint), capabilities = coalesce($4, capabilities),
                 event_types = coalesce($5, event_types), enabled = coalesce($6, enabled),
-                disabled_because = case when $6 is null then disabled_because end, updated_at = now()
+                disabled_because = case when $6 is null then disabled_because end,
+                permission_level = coalesce($7, permission_level),
+                permissions_required = coalesce($8, permissions_required),
+                permissions_optional = coalesce($9, permissions_optional),
+                permissions_forbidden = coalesce($10, permissions_forbidden),
+                condition = case when $11 then $12 else condition end, updated_at = now()
          where tenant_id = $1 and name = $2",
     )
     .bind(tenant)
@@ -84,6 +129,12 @@ pub(super) async fn update(tx: &mut TenantTx, name: &AgentName, change: &Write<'
     .bind(change.capabilities)
     .bind(&change.event_types)
     .bind(change.enabled)
+    .bind(change.permission_level)
+    .bind(required)
+    .bind(optional)
+    .bind(forbidden)
+    .bind(change.condition.is_some())
+    .bind(change.condition_value()?)
     .execute(tx.connection())
     .await?;
     Ok(())
@@ -96,6 +147,34 @@ pub(super) async fn forget_breaker(tx: &mut TenantTx, name: &AgentName) -> Resul
         .bind(name)
         .execute(tx.connection())
         .await?;
+    Ok(())
+}
+
+pub(super) async fn replace_credentials(tx: &mut TenantTx, name: &AgentName, hashes: &Hashes) -> Result<()> {
+    let tenant = tx.actor().tenant;
+    sqlx::query(
+        "insert into agent_credentials (tenant_id, agent, api_key_hash, client_secret_hash) values ($1, $2, $3, $4)
+         on conflict (tenant_id, agent) do update
+           set api_key_hash = excluded.api_key_hash, client_secret_hash = excluded.client_secret_hash, created_at = now()",
+    )
+    .bind(tenant)
+    .bind(name)
+    .bind(&hashes.api_key)
+    .bind(&hashes.client_secret)
+    .execute(tx.connection())
+    .await?;
+    Ok(())
+}
+
+pub(super) async fn end_sessions(tx: &mut TenantTx, name: &AgentName) -> Result<()> {
+    let tenant = tx.actor().tenant;
+    sqlx::query(
+        "update agent_sessions set is_active = false where tenant_id = $1 and agent_name = $2 and is_active",
+    )
+    .bind(tenant)
+    .bind(name)
+    .execute(tx.connection())
+    .await?;
     Ok(())
 }
 
@@ -156,24 +235,20 @@ pub(super) async fn insert_secret(
     Ok(())
 }
 
-/// The agents that the environment configures are exactly these; those it no longer names stay, disabled. Answers those that
-/// are new, which have no secret yet.
-pub(super) async fn configure(
-    engine: &PgPool,
-    tenant: TenantId,
-    names: &[&str],
-    endpoints: &[&str],
-    capabilities: &[&str],
-) -> Result<Vec<AgentName>> {
+/// The agents that the environment configures are exactly these; those it no longer names stay, disabled. What else is given of
+/// an agent holds for a new one: its admins decide it from then on. Answers those that have no secret yet.
+pub(super) async fn configure(engine: &PgPool, tenant: TenantId, given: &Value) -> Result<Vec<AgentName>> {
     Ok(sqlx::query_scalar(
         "with given as (
-           select * from unnest($2::text[], $3::text[], $4::text[]) g (name, endpoint, capability)
+           select * from jsonb_to_recordset($2) g (name text, endpoint text, level text, required text[], optional text[],
+                                                   forbidden text[])
          ), gone as (
            update agents a set enabled = false, disabled_because = 'it is no longer in the environment', updated_at = now()
            where a.tenant_id = $1 and a.configured and a.enabled and a.name not in (select name from given)
          ), made as (
-           insert into agents (tenant_id, name, endpoint, capabilities, configured)
-           select $1, name, endpoint, array[capability], true from given
+           insert into agents (tenant_id, name, endpoint, capabilities, configured, permission_level, permissions_required,
+                               permissions_optional, permissions_forbidden)
+           select $1, name, endpoint, array[name], true, level, required, optional, forbidden from given
            on conflict (tenant_id, name) do update
              set endpoint = excluded.endpoint, configured = true, updated_at = now(),
                  enabled = agents.enabled or agents.disabled_because = 'it is no longer in the environment',
@@ -185,9 +260,7 @@ pub(super) async fn configure(
            (select from agent_secrets s where s.tenant_id = $1 and s.agent = g.name)",
     )
     .bind(tenant)
-    .bind(names)
-    .bind(endpoints)
-    .bind(capabilities)
+    .bind(given)
     .fetch_all(engine)
     .await?)
 }

@@ -25,7 +25,7 @@ use uuid::Uuid;
 
 use crate::{
     db::OwnConnection,
-    ids::{ConversationId, TenantId, TurnId},
+    ids::{ConversationId, TenantId, TurnId, UserId},
 };
 
 /// How many notifications a slow hearer may be behind before it is told to look for itself.
@@ -50,6 +50,8 @@ pub enum Channel {
     Deliveries,
     /// What operators switch.
     Switches,
+    /// What is known of a user changed.
+    Contexts,
 }
 
 /// Something to tell the other processes, after the commit that made it true.
@@ -85,6 +87,15 @@ pub enum Ring {
     Deliveries,
     /// A queue was paused or goes on, or a feature flag was set.
     Switches,
+    /// What is known of this user has this version now.
+    Context {
+        /// The context's tenant.
+        tenant: TenantId,
+        /// Whose it is.
+        user: UserId,
+        /// Its version.
+        version: i64,
+    },
 }
 
 /// Whose answers of which server a cache keeps together.
@@ -122,6 +133,8 @@ pub enum Heard {
     Deliveries,
     /// A queue was paused or goes on, or a feature flag was set.
     Switches,
+    /// What is known of these users changed, to this version.
+    Contexts(Arc<[(TenantId, UserId, i64)]>),
     /// The connection is new or was deaf, or this hearer fell behind: anything may have been missed, so look.
     Reconnected,
 }

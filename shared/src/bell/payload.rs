@@ -1,14 +1,14 @@
 //! What goes over the wire: entries parted by spaces, at most 7900 bytes a NOTIFY (Postgres takes 8000).
 //!
-//! `tenant/turn:tail`, `tenant/conversation:turn_no` and `tenant/owner:server` with uuids as 32 hex digits; a cancel is a
-//! bare turn id and a change a bare tenant.
+//! `tenant/turn:tail`, `tenant/conversation:turn_no`, `tenant/owner:server` and `tenant/user:version` with uuids as 32 hex
+//! digits; a cancel is a bare turn id and a change a bare tenant.
 
 use std::{fmt::Write as _, str::FromStr, sync::Arc};
 
 use uuid::Uuid;
 
 use super::{CachePlace, Channel, Heard};
-use crate::ids::{ConversationId, TenantId, TurnId};
+use crate::ids::{ConversationId, TenantId, TurnId, UserId};
 
 const MAX_BYTES: usize = 7900;
 
@@ -24,6 +24,7 @@ impl Channel {
             Self::Cache => "alfred_cache",
             Self::Deliveries => "alfred_deliveries",
             Self::Switches => "alfred_switches",
+            Self::Contexts => "alfred_contexts",
         }
     }
 }
@@ -85,6 +86,9 @@ pub(super) fn read(channel: &str, payload: &str) -> Option<Heard> {
         "alfred_work" => Some(Heard::Work),
         "alfred_deliveries" => Some(Heard::Deliveries),
         "alfred_switches" => Some(Heard::Switches),
+        "alfred_contexts" => {
+            Some(Heard::Contexts(counted(payload, |id| Uuid::try_parse(id).ok().map(UserId))))
+        }
         "alfred_cancel" => {
             let turns = payload.split(' ').filter_map(|id| Uuid::try_parse(id).ok()).map(TurnId);
             Some(Heard::Cancel(turns.collect()))

@@ -10,7 +10,7 @@ use super::{CachePlace, Channel, Ring, Shared, payload::Packer, store};
 use crate::{
     db::OwnConnection,
     error::{Error, Result},
-    ids::{ConversationId, TenantId, TurnId},
+    ids::{ConversationId, TenantId, TurnId, UserId},
 };
 
 /// What waits to be rung. Bounded by the number of turns and conversations that something happens to.
@@ -21,6 +21,7 @@ pub(super) struct Pending {
     cancels: HashSet<TurnId>,
     changes: HashSet<TenantId>,
     outdated: HashSet<CachePlace>,
+    contexts: HashMap<(TenantId, UserId), i64>,
     work: bool,
     deliveries: bool,
     switches: bool,
@@ -43,6 +44,10 @@ impl Pending {
             Ring::Work => self.work = true,
             Ring::Deliveries => self.deliveries = true,
             Ring::Switches => self.switches = true,
+            Ring::Context { tenant, user, version } => {
+                let latest = self.contexts.entry((tenant, user)).or_insert(version);
+                *latest = version.max(*latest);
+            }
             Ring::Cancel(turn) => {
                 self.cancels.insert(turn);
             }
@@ -69,6 +74,7 @@ impl Pending {
             && self.cancels.is_empty()
             && self.changes.is_empty()
             && self.outdated.is_empty()
+            && self.contexts.is_empty()
             && !self.work
             && !self.deliveries
             && !self.switches
@@ -88,6 +94,9 @@ impl Pending {
         for ((tenant, conversation), turn_no) in unsent.turns {
             self.add(Ring::Turn { tenant, conversation, turn_no });
         }
+        for ((tenant, user), version) in unsent.contexts {
+            self.add(Ring::Context { tenant, user, version });
+        }
         self.cancels.extend(unsent.cancels);
         self.changes.extend(unsent.changes);
         self.outdated.extend(unsent.outdated);
@@ -103,6 +112,10 @@ impl Pending {
         let mut packer = Packer::new(Channel::Cache.name(), &mut channels, &mut payloads);
         for place in &self.outdated {
             packer.counted(place.tenant, place.owner.simple(), place.server);
+        }
+        let mut packer = Packer::new(Channel::Contexts.name(), &mut channels, &mut payloads);
+        for ((tenant, user), version) in &self.contexts {
+            packer.counted(*tenant, user.0.simple(), *version);
         }
         let mut packer = Packer::new(Channel::Cancel.name(), &mut channels, &mut payloads);
         self.cancels.iter().for_each(|turn| packer.bare(turn.0));

@@ -31,6 +31,10 @@ pub struct AgentsConfig {
     pub breaker_threshold: i64,
     /// `MCP_CIRCUIT_BREAKER_RECOVERY_TIMEOUT`
     pub breaker_recovery: Duration,
+    /// `AGENT_TOKEN_EXPIRE_MINUTES`
+    pub token_life: Duration,
+    /// `CONTEXT_INACTIVE_DAYS`
+    pub context_inactive_days: i64,
     /// `AGENT_JWT_SECRET_KEY`
     pub jwt_secret: SecretString,
     /// `*_AGENT_ENDPOINT`: name and address.
@@ -62,6 +66,8 @@ pub(super) fn read(reader: &mut Reader<'_>, first_key: Option<&SecretString>) ->
         retry_base: reader.milliseconds("AGENT_RETRY_BASE_MS", 10, 60_000),
         breaker_threshold: reader.number("MCP_CIRCUIT_BREAKER_FAILURE_THRESHOLD", 1, 1000),
         breaker_recovery: reader.seconds("MCP_CIRCUIT_BREAKER_RECOVERY_TIMEOUT", 0.05, 3600.0),
+        token_life: Duration::from_secs(60 * reader.number::<u64>("AGENT_TOKEN_EXPIRE_MINUTES", 1, 1440)),
+        context_inactive_days: reader.number("CONTEXT_INACTIVE_DAYS", 1, 365),
         jwt_secret: jwt_secret.or_else(|| first_key.cloned())?,
         configured,
     })

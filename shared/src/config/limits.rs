@@ -16,6 +16,8 @@ pub struct RateLimits {
     pub address_per_minute: u32,
     /// `RATE_LIMIT_ADDRESS_CHAT_PER_MINUTE`
     pub address_chat_per_minute: u32,
+    /// `RATE_LIMIT_AGENT_PER_MINUTE`: of an agent, all its sessions together.
+    pub agent_per_minute: u32,
 }
 
 pub(super) fn read(reader: &mut Reader<'_>) -> RateLimits {
@@ -24,5 +26,6 @@ pub(super) fn read(reader: &mut Reader<'_>) -> RateLimits {
         chat_per_minute: reader.number("RATE_LIMIT_CHAT_PER_MINUTE", 0, MOST),
         address_per_minute: reader.number("RATE_LIMIT_ADDRESS_PER_MINUTE", 0, MOST),
         address_chat_per_minute: reader.number("RATE_LIMIT_ADDRESS_CHAT_PER_MINUTE", 0, MOST),
+        agent_per_minute: reader.number("RATE_LIMIT_AGENT_PER_MINUTE", 0, MOST),
     }
 }

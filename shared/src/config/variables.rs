@@ -42,6 +42,7 @@ groups! {
         RATE_LIMIT_CHAT_PER_MINUTE = "60", "Those of them that make a chat turn.";
         RATE_LIMIT_ADDRESS_PER_MINUTE = "6000", "Requests from one address (or IPv6 /64), with all its credentials together.";
         RATE_LIMIT_ADDRESS_CHAT_PER_MINUTE = "600", "Those of them that make a chat turn.";
+        RATE_LIMIT_AGENT_PER_MINUTE = "600", "Requests that an agent may make each minute, with all its sessions together; 0 is no limit.";
         OUTBOUND_ALLOW = "", "What lies inside and may be asked although somebody else named it, also without TLS: hosts, host:port, addresses or networks such as 10.0.0.0/8, separated by commas. In dev this machine always may.";
         MAX_BODY_BYTES = "1048576", "The largest request body, in bytes.";
         LOG_LEVEL = "info", "error, warn, info, debug or trace, or directives such as info,sqlx=debug.";
@@ -89,6 +90,8 @@ groups! {
         MCP_MAX_RETRY_ATTEMPTS = "3", "How often a delivery is tried again after the first time; then it is dead.";
         AGENT_RETRY_BASE_MS = "1000", "The pause before the first such retry; it doubles each time.";
         AGENT_JWT_SECRET_KEY = "", "What tokens for agents are signed with, 32 characters or more. Unset: the first FERNET_KEY.";
+        AGENT_TOKEN_EXPIRE_MINUTES = "60", "How long an agent's token for its own requests is good; 1 to 1440.";
+        CONTEXT_INACTIVE_DAYS = "180", "After so many days without anything done by a user, what agents may know of them is emptied; 1 to 365.";
         TECHNICAL_ANALYSIS_AGENT_ENDPOINT = "", "Registers the agent technical_analysis in the default tenant, such as http://127.0.0.1:8003.";
         PORTFOLIO_OPTIMIZATION_AGENT_ENDPOINT = "", "The same of portfolio_optimization, such as http://127.0.0.1:8004.";
         RISK_MANAGEMENT_AGENT_ENDPOINT = "", "The same of risk_management, such as http://127.0.0.1:8005.";

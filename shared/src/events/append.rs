@@ -183,6 +183,7 @@ pub(super) async fn hear(shared: Arc<Shared>, engine: PgPool, mut hearing: Heari
             | Heard::Work
             | Heard::Changes(_)
             | Heard::Cache(_)
+            | Heard::Contexts(_)
             | Heard::Deliveries
             | Heard::Switches => {}
         }

@@ -218,6 +218,7 @@ pub(super) async fn hear(shared: Arc<Shared>, mut hearing: Hearing) {
                 | Heard::Cancel(_)
                 | Heard::Changes(_)
                 | Heard::Cache(_)
+                | Heard::Contexts(_)
                 | Heard::Deliveries
                 | Heard::Switches => {}
             },

@@ -13,7 +13,7 @@ mod secrets;
 mod sign_ins;
 mod signing;
 mod store;
-mod throttle;
+pub(crate) mod throttle;
 
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
@@ -90,6 +90,13 @@ impl Actor {
     pub fn of_turn(tenant: TenantId, user: UserId) -> Self {
         let (role, timezone) = (Role::Member, "UTC".to_owned());
         Self { tenant, user, role, operator: false, scopes: Scopes::ALL, timezone }
+    }
+
+    /// The user whom an agent of the tenant reads or changes the context of: as whom Postgres shows that user's rows alone.
+    /// Only an agent's good token leads here.
+    #[must_use]
+    pub(crate) fn served_by_agent(tenant: TenantId, user: UserId) -> Self {
+        Self { scopes: Scopes::NONE, ..Self::of_turn(tenant, user) }
     }
 
     /// # Errors

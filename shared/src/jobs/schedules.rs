@@ -21,6 +21,7 @@ pub struct Schedule {
 pub const SCHEDULES: &[Schedule] = &[
     Schedule { queue: MAINTENANCE, task: "agents", every: Duration::from_secs(60) },
     Schedule { queue: CONNECTION_REFRESH, task: "connections", every: Duration::from_secs(60) },
+    Schedule { queue: MAINTENANCE, task: "contexts", every: Duration::from_secs(3600) },
     Schedule { queue: MAINTENANCE, task: "deleted-tenants", every: Duration::from_secs(60) },
     Schedule { queue: AGENT_DELIVERIES, task: "deliver", every: Duration::from_secs(30) },
     Schedule { queue: MAINTENANCE, task: "header-secrets", every: Duration::from_secs(3600) },

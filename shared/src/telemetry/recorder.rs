@@ -19,6 +19,7 @@ const COUNTERS: &[(&str, &str)] = &[
         "auth_events_total",
         "Sign-ups, sign-ins, refreshes, sign-outs and changes of API keys, by event type and outcome.",
     ),
+    ("context_cache_requests_total", "Reads of one's own context, by whether the process remembered it."),
     ("cache_requests_total", "Reads of outside tools, by tool and by what the cache had for them."),
     ("bell_reconnects_total", "Listening connections that were lost."),
     ("embedding_requests_total", "Requests for embeddings, by provider and outcome."),

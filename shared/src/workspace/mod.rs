@@ -14,7 +14,7 @@ mod definition;
 pub mod embeddings;
 pub mod entities;
 pub mod items;
-mod payload;
+pub(crate) mod payload;
 pub mod push;
 mod schema;
 pub mod search;

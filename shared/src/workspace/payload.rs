@@ -18,7 +18,7 @@ pub(super) fn clean(value: &mut Value) {
 }
 
 /// The same for an object.
-pub(super) fn clean_object(object: &mut Map<String, Value>) {
+pub(crate) fn clean_object(object: &mut Map<String, Value>) {
     object.values_mut().for_each(clean);
     if object.keys().any(|key| key.contains('\0')) {
         *object = std::mem::take(object)
@@ -38,7 +38,7 @@ fn clean_text(text: &mut String) {
 }
 
 /// JSON merge patch (RFC 7396): what is given replaces, null removes, objects are merged.
-pub(super) fn merge(target: &mut Map<String, Value>, changes: Map<String, Value>) {
+pub(crate) fn merge(target: &mut Map<String, Value>, changes: Map<String, Value>) {
     for (key, change) in changes {
         match change {
             Value::Null => {

@@ -6,6 +6,7 @@ use secrecy::SecretString;
 use serde_json::json;
 use shared::{
     Code,
+    agents::contexts::{self, Change, ChangedBy},
     bell::Bell,
     identity::{
         Actor, Role, Scopes,
@@ -62,6 +63,10 @@ async fn rows(world: &World) -> Vec<i64> {
         "audit_log",
         "tool_policies",
         "api_keys",
+        "user_contexts",
+        "user_context_history",
+        "authentication_events",
+        "agent_notification_events",
     ] {
         let count = sqlx::query_scalar(sqlx::AssertSqlSafe(format!("select count(*) from {table}")));
         counts.push(count.fetch_one(&world.database.admin()).await.unwrap());
@@ -187,4 +192,38 @@ async fn what_admins_decide_is_kept_by_postgres_alone() {
         api_keys::list(&mut tx, None, 100).await.unwrap().iter().filter(|listed| listed.id == key.id).count(),
         1
     );
+}
+
+/// A change that would be seen.
+fn styled(style: &str) -> Change {
+    let changes = json!({"preferences": {"trading_style": style}});
+    Change::Merge(changes.as_object().unwrap().clone())
+}
+
+#[tokio::test]
+async fn what_is_known_of_people_is_hidden_by_postgres_alone() {
+    let world = World::new().await;
+    let mut tx = world.begin(&world.ann).await;
+    contexts::change(&mut tx, ChangedBy::User, styled("moderate"), None, "r").await.unwrap();
+    tx.commit().await.unwrap();
+    let before = rows(&world).await;
+    let admin = AdminActor::of(world.admin.clone()).unwrap();
+    for other in [&world.bob, &world.stranger] {
+        let begin = async || disguise(world.begin(other).await, &world.ann);
+        let mut tx = begin().await;
+        let seen = contexts::get(&mut tx).await.unwrap();
+        assert_eq!((seen.email, seen.version, seen.updated_at), (None, 1, None), "{other:?} sees Ann's");
+        assert!(contexts::of(&mut tx, &admin, world.ann.user).await.is_err(), "{other:?} sees Ann's");
+        let mut tx = begin().await;
+        let changed = contexts::change(&mut tx, ChangedBy::User, styled("aggressive"), None, "r").await;
+        assert!(changed.is_err(), "{other:?} changed Ann's");
+    }
+    assert_eq!(rows(&world).await, before);
+    // The tenant's admin reads it, and cannot write it.
+    let mut tx = world.begin(&world.admin).await;
+    assert_eq!(contexts::of(&mut tx, &admin, world.ann.user).await.unwrap().version, 2);
+    assert_eq!(contexts::history(&mut tx, &admin, world.ann.user, None, 10).await.unwrap().len(), 1);
+    let mut tx = disguise(world.begin(&world.admin).await, &world.ann);
+    assert!(contexts::change(&mut tx, ChangedBy::User, styled("aggressive"), None, "r").await.is_err());
+    assert_eq!(rows(&world).await, before);
 }

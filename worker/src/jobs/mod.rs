@@ -49,6 +49,8 @@ pub(crate) struct Upkeep {
     /// Asks other people's servers how they are.
     pub(crate) gateway: Gateway,
     pub(crate) deliveries: deliveries::Deliveries,
+    /// Days after which what is known of an idle user is emptied.
+    pub(crate) context_inactive_days: i64,
     pub(crate) outbound: Outbound,
     /// When each schedule ran last.
     pub(crate) noted: noted::Noted,
@@ -114,6 +116,19 @@ async fn run(task: &str, upkeep: &Upkeep) -> Result<(), Error> {
             let written = refresh::write_tickets(engine).await?;
             if written > 0 {
                 tracing::info!(written, "connections are due");
+            }
+        }
+        "contexts" => {
+            let (days, mut emptied) = (upkeep.context_inactive_days, 0);
+            loop {
+                let some = agents::contexts::forget_inactive(engine, days, CHUNK).await?;
+                emptied += some;
+                if some < u64::try_from(CHUNK).unwrap_or(u64::MAX) {
+                    break;
+                }
+            }
+            if emptied > 0 {
+                tracing::info!(emptied, "contexts of users who were away for long were emptied");
             }
         }
         "deleted-tenants" => {

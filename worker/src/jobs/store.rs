@@ -84,9 +84,21 @@ pub(crate) const DELETIONS: &[Deletion] = &[
                 where created_at < now() - interval '90 days' and status in ('delivered', 'failed') limit $1)",
     },
     Deletion {
+        what: "versions of contexts over 90 days old, but for the newest",
+        sql: "delete from user_context_history where (tenant_id, user_id, version) in (
+                select h.tenant_id, h.user_id, h.version from user_context_history h
+                join user_contexts c on c.tenant_id = h.tenant_id and c.user_id = h.user_id
+                where h.created_at < now() - interval '90 days' and h.version < c.version limit $1)",
+    },
+    Deletion {
         what: "events of sign-ins over a year old",
         sql: "delete from authentication_events where (tenant_id, id) in (
                 select tenant_id, id from authentication_events where created_at < now() - interval '1 year' limit $1)",
+    },
+    Deletion {
+        what: "sessions of agents that were over 30 days ago",
+        sql: "delete from agent_sessions where (tenant_id, id) in (
+                select tenant_id, id from agent_sessions where expires_at < now() - interval '30 days' limit $1)",
     },
     Deletion {
         what: "secrets of agents that were replaced",

@@ -7,14 +7,18 @@ use axum::{
 use chrono::{DateTime, Utc};
 use http::StatusCode;
 use secrecy::{ExposeSecret as _, SecretString};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use shared::{
-    agents::{self, Agent, AgentChange, AgentName, AgentSecret, EventType, health},
+    agents::{
+        self, Agent, AgentChange, AgentName, AgentSecret, EventType, NewAgent, condition::Condition, health,
+        permissions::Level, side::AgentCredentials,
+    },
     error::{Error, Result},
 };
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
+use super::agent_permissions::{ConditionView, LevelView, PermissionsView};
 use crate::{
     auth::Admin,
     error::{Answer, ErrorBody},
@@ -65,6 +69,11 @@ pub(crate) struct AgentView {
     endpoint: String,
     capabilities: Vec<String>,
     event_types: Vec<EventTypeView>,
+    permission_level: LevelView,
+    permissions: PermissionsView,
+    /// Null: everybody's events.
+    #[schema(required = true)]
+    condition: Option<ConditionView>,
     enabled: bool,
     /// Why deliveries stopped by themselves; enabling it again forgets that.
     #[schema(required = true)]
@@ -82,6 +91,9 @@ impl From<Agent> for AgentView {
             endpoint: agent.endpoint.as_str().trim_end_matches('/').to_owned(),
             capabilities: agent.capabilities,
             event_types: agent.event_types.into_iter().map(EventTypeView::from).collect(),
+            permission_level: agent.permission_level.into(),
+            permissions: agent.permissions.into(),
+            condition: agent.condition.map(ConditionView::from),
             enabled: agent.enabled,
             disabled_because: agent.disabled_because,
             configured: agent.configured,
@@ -109,6 +121,11 @@ pub(crate) struct AgentBody {
     capabilities: Option<Vec<String>>,
     /// All of them, when left out.
     event_types: Option<Vec<EventTypeView>>,
+    /// read_only, when left out.
+    permission_level: Option<LevelView>,
+    /// None of them, when left out: the agent learns who the user is and no more.
+    permissions: Option<PermissionsView>,
+    condition: Option<ConditionView>,
     enabled: Option<bool>,
 }
 
@@ -119,10 +136,17 @@ pub(crate) struct AgentPatch {
     endpoint: Option<String>,
     capabilities: Option<Vec<String>>,
     event_types: Option<Vec<EventTypeView>>,
+    permission_level: Option<LevelView>,
+    /// All three lists; a list that is left out is empty.
+    permissions: Option<PermissionsView>,
+    /// Null takes it away.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<ConditionView>)]
+    condition: Option<Option<ConditionView>>,
     enabled: Option<bool>,
 }
 
-/// An agent with what deliveries to it are signed with. It is not shown again.
+/// An agent with its secrets. They are not shown again.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct NewAgentView {
     #[serde(flatten)]
@@ -130,12 +154,30 @@ pub(crate) struct NewAgentView {
     /// For checking signatures after Standard Webhooks.
     #[schema(example = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")]
     secret: String,
+    #[serde(flatten)]
+    credentials: CredentialsView,
+}
+
+/// What an agent gets its tokens with. They are not shown again.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct CredentialsView {
+    #[schema(example = "aak_AZrVW…")]
+    api_key: String,
+    #[schema(example = "acs_9xPq…")]
+    client_secret: String,
+}
+
+impl From<AgentCredentials> for CredentialsView {
+    fn from(made: AgentCredentials) -> Self {
+        Self { api_key: shown(&made.api_key), client_secret: shown(&made.client_secret) }
+    }
 }
 
 /// A secret. It is not shown again.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct SecretView {
+pub(crate) struct AgentSecretView {
     id: Uuid,
     #[schema(example = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")]
     secret: String,
@@ -169,7 +211,7 @@ pub(crate) struct CheckView {
 
 /// The last looks at an agent, newest first; a look a minute, a day of them.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct HealthView {
+pub(crate) struct AgentHealthView {
     checks: Vec<CheckView>,
 }
 
@@ -197,7 +239,7 @@ pub(crate) async fn list_agents(
     post, path = "/admin/agents", tag = "agents", security(("apiKey" = [])),
     request_body = AgentBody,
     responses(
-        (status = 201, description = "The agent, with its secret", body = NewAgentView),
+        (status = 201, description = "The agent, with its secrets", body = NewAgentView),
         (status = 400, description = "Unreadable JSON", body = ErrorBody),
         (status = 403, description = "The caller is not an admin", body = ErrorBody),
         (status = 409, description = "The name is taken", body = ErrorBody),
@@ -216,12 +258,16 @@ pub(crate) async fn post_agent(
         endpoint: Some(body.endpoint),
         capabilities: body.capabilities,
         event_types: events(body.event_types),
+        permission_level: body.permission_level.map(Level::from),
+        permissions: body.permissions.as_ref().map(PermissionsView::read).transpose()?,
+        condition: body.condition.map(|condition| Some(condition.into())),
         enabled: body.enabled,
     };
     let mut tx = app.tenants.begin(admin.actor()).await?;
-    let (agent, secret) = agents::create(&mut tx, &admin, &app.vault, &app.outbound, &name, &change).await?;
+    let NewAgent { agent, secret, credentials } =
+        agents::create(&mut tx, &admin, &app.vault, &app.outbound, &name, &change).await?;
     tx.commit().await?;
-    let view = NewAgentView { agent: agent.into(), secret: shown(&secret) };
+    let view = NewAgentView { agent: agent.into(), secret: shown(&secret), credentials: credentials.into() };
     Ok((StatusCode::CREATED, JsonAnswer(view)))
 }
 
@@ -247,7 +293,7 @@ pub(crate) async fn get_agent(
     Ok(JsonAnswer(agent.into()))
 }
 
-/// Changes an agent. Enabling it, or moving it, closes its breaker.
+/// Changes an agent. Enabling it, or moving it, closes its breaker; disabling it ends its sessions.
 #[utoipa::path(
     patch, path = "/admin/agents/{name}", tag = "agents", security(("apiKey" = [])),
     params(("name" = String, Path, description = "The agent's name")),
@@ -274,6 +320,9 @@ pub(crate) async fn patch_agent(
         endpoint: body.endpoint,
         capabilities: body.capabilities,
         event_types: events(body.event_types),
+        permission_level: body.permission_level.map(Level::from),
+        permissions: body.permissions.as_ref().map(PermissionsView::read).transpose()?,
+        condition: body.condition.map(|condition| condition.map(Condition::from)),
         enabled: body.enabled,
     };
     let mut tx = app.tenants.begin(admin.actor()).await?;
@@ -310,7 +359,7 @@ pub(crate) async fn delete_agent(
     post, path = "/admin/agents/{name}/secret", tag = "agents", security(("apiKey" = [])),
     params(("name" = String, Path, description = "The agent's name")),
     responses(
-        (status = 201, description = "The secret", body = SecretView),
+        (status = 201, description = "The secret", body = AgentSecretView),
         (status = 403, description = "The caller is not an admin", body = ErrorBody),
         (status = 404, description = "There is no such agent", body = ErrorBody),
     )
@@ -319,13 +368,35 @@ pub(crate) async fn post_agent_secret(
     State(app): State<App>,
     Admin(admin): Admin,
     Path(name): Path<String>,
-) -> Answer<(StatusCode, JsonAnswer<SecretView>)> {
+) -> Answer<(StatusCode, JsonAnswer<AgentSecretView>)> {
     let name = named(&name)?;
     let mut tx = app.tenants.begin(admin.actor()).await?;
     let AgentSecret { id, value, former_until } =
         agents::rotate_secret(&mut tx, &admin, &app.vault, &name).await?;
     tx.commit().await?;
-    Ok((StatusCode::CREATED, JsonAnswer(SecretView { id, secret: shown(&value), former_until })))
+    Ok((StatusCode::CREATED, JsonAnswer(AgentSecretView { id, secret: shown(&value), former_until })))
+}
+
+/// Makes new credentials for an agent's own requests. The former ones and all of its sessions end at once.
+#[utoipa::path(
+    post, path = "/admin/agents/{name}/credentials", tag = "agents", security(("apiKey" = [])),
+    params(("name" = String, Path, description = "The agent's name")),
+    responses(
+        (status = 201, description = "The credentials", body = CredentialsView),
+        (status = 403, description = "The caller is not an admin", body = ErrorBody),
+        (status = 404, description = "There is no such agent", body = ErrorBody),
+    )
+)]
+pub(crate) async fn post_agent_credentials(
+    State(app): State<App>,
+    Admin(admin): Admin,
+    Path(name): Path<String>,
+) -> Answer<(StatusCode, JsonAnswer<CredentialsView>)> {
+    let name = named(&name)?;
+    let mut tx = app.tenants.begin(admin.actor()).await?;
+    let made = agents::rotate_credentials(&mut tx, &admin, &name).await?;
+    tx.commit().await?;
+    Ok((StatusCode::CREATED, JsonAnswer(made.into())))
 }
 
 /// Reads how an agent was.
@@ -333,7 +404,7 @@ pub(crate) async fn post_agent_secret(
     get, path = "/admin/agents/{name}/health", tag = "agents", security(("apiKey" = [])),
     params(("name" = String, Path, description = "The agent's name")),
     responses(
-        (status = 200, description = "The last looks at it", body = HealthView),
+        (status = 200, description = "The last looks at it", body = AgentHealthView),
         (status = 403, description = "The caller is not an admin", body = ErrorBody),
         (status = 404, description = "There is no such agent", body = ErrorBody),
     )
@@ -342,7 +413,7 @@ pub(crate) async fn get_agent_health(
     State(app): State<App>,
     Admin(admin): Admin,
     Path(name): Path<String>,
-) -> Answer<JsonAnswer<HealthView>> {
+) -> Answer<JsonAnswer<AgentHealthView>> {
     let name = named(&name)?;
     let mut tx = app.tenants.begin(admin.actor()).await?;
     agents::get(&mut tx, &admin, &name).await?;
@@ -355,7 +426,7 @@ pub(crate) async fn get_agent_health(
         duration_ms: check.duration_ms,
         error: check.error,
     };
-    Ok(JsonAnswer(HealthView { checks: checks.into_iter().map(view).collect() }))
+    Ok(JsonAnswer(AgentHealthView { checks: checks.into_iter().map(view).collect() }))
 }
 
 /// The name as a path has it; what can be no name names nobody.
@@ -365,6 +436,11 @@ pub(super) fn named(text: &str) -> Result<AgentName> {
 
 fn events(events: Option<Vec<EventTypeView>>) -> Option<Vec<EventType>> {
     events.map(|events| events.into_iter().map(EventType::from).collect())
+}
+
+/// Null is something that was given, and so is different from nothing.
+fn given<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<ConditionView>>, D::Error> {
+    Option::deserialize(deserializer).map(Some)
 }
 
 fn shown(secret: &SecretString) -> String {

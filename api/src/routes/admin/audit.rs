@@ -25,10 +25,10 @@ use crate::{
 pub(crate) struct AuditView {
     id: Uuid,
     at: DateTime<Utc>,
-    /// Null when a process did it by itself.
+    /// Null when a process did it by itself, or an agent, whom the details name.
     #[schema(required = true, value_type = Option<Uuid>)]
     user_id: Option<UserId>,
-    /// admin, operator or system.
+    /// admin, operator, system or agent.
     #[schema(example = "admin")]
     acted_as: String,
     #[schema(example = "tool_policy.set")]

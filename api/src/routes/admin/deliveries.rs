@@ -80,6 +80,9 @@ pub(crate) struct DeliveryView {
     response_body: Option<String>,
     #[schema(required = true)]
     duration_ms: Option<i64>,
+    /// When the agent said that it has dealt with the event.
+    #[schema(required = true)]
+    acknowledged_at: Option<DateTime<Utc>>,
 }
 
 impl From<Delivery> for DeliveryView {
@@ -102,6 +105,7 @@ impl From<Delivery> for DeliveryView {
             response_status: row.response_status,
             response_body: row.response_body,
             duration_ms: row.duration_ms,
+            acknowledged_at: row.acknowledged_at,
         }
     }
 }

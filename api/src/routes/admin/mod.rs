@@ -1,9 +1,12 @@
 //! What a tenant's admins decide for their tenant.
 
 pub(crate) mod agent_breaker;
+pub(crate) mod agent_permissions;
+pub(crate) mod agent_sessions;
 pub(crate) mod agents;
 pub(crate) mod audit;
 pub(crate) mod cache;
+pub(crate) mod contexts;
 pub(crate) mod deliveries;
 pub(crate) mod flags;
 pub(crate) mod mcp_servers;

@@ -107,7 +107,7 @@ fn usual_limit() -> i64 {
 
 impl Page {
     /// The limit, and the id that the page begins after.
-    pub(super) fn read(&self) -> Answer<(i64, Option<Uuid>)> {
+    pub(in crate::routes) fn read(&self) -> Answer<(i64, Option<Uuid>)> {
         if !(1..=1000).contains(&self.limit) {
             return Err(unreadable("limit: takes 1 to 1000"));
         }
@@ -118,7 +118,7 @@ impl Page {
     }
 
     /// The cursor of the page that follows one of so many items.
-    pub(super) fn next(limit: i64, items: usize, last: Option<Uuid>) -> Option<String> {
+    pub(in crate::routes) fn next(limit: i64, items: usize, last: Option<Uuid>) -> Option<String> {
         let is_full = i64::try_from(items).unwrap_or(i64::MAX) >= limit;
         last.filter(|_| is_full).map(|last| last.to_string())
     }

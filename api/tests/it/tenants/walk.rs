@@ -18,6 +18,8 @@ async fn no_route_gives_anything_of_another_tenant() {
     app.post(&acme.admin_key, "/chat", &words).await;
     app.send_json(&acme.admin_key, Method::PUT, "/admin/settings", &json!({"systemPrompt": "zanzibar"}))
         .await;
+    let known = json!({"preferences": {"sectors_of_interest": ["zanzibar"]}});
+    app.send_json(&acme.admin_key, Method::PATCH, "/api/v1/me/context", &known).await;
     let item: (uuid::Uuid, i64) = sqlx::query_as("select uid, id from items where tenant_id = $1 limit 1")
         .bind(acme.id)
         .fetch_one(&app.db.admin())

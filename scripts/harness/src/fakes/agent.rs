@@ -28,6 +28,8 @@ pub enum Manner {
     After(u16, u64),
     /// Never.
     Silent,
+    /// 204, once it is let go.
+    Held,
     /// 200 with so many bytes.
     Long(usize),
     /// 307 to itself.
@@ -63,6 +65,7 @@ struct Shared {
     manner: Mutex<Manner>,
     received: Mutex<Vec<Received>>,
     told: Notify,
+    released: Notify,
 }
 
 /// An agent on loopback.
@@ -81,8 +84,12 @@ impl FakeAgent {
     pub async fn start(manner: Manner) -> Result<Self> {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
         let endpoint = format!("http://{}", listener.local_addr()?);
-        let shared =
-            Arc::new(Shared { manner: Mutex::new(manner), received: Mutex::default(), told: Notify::new() });
+        let shared = Arc::new(Shared {
+            manner: Mutex::new(manner),
+            received: Mutex::default(),
+            told: Notify::new(),
+            released: Notify::new(),
+        });
         let router = Router::new()
             .route("/context/update", post(update))
             .route("/health", get(async || "fine"))
@@ -97,6 +104,11 @@ impl FakeAgent {
     /// From now on it answers so.
     pub fn set(&self, manner: Manner) {
         *self.shared.manner.lock().unwrap_or_else(PoisonError::into_inner) = manner;
+    }
+
+    /// Lets what is held be answered.
+    pub fn release(&self) {
+        self.shared.released.notify_waiters();
     }
 
     /// Every delivery so far, in the order in which they came.
@@ -132,6 +144,10 @@ impl Drop for FakeAgent {
 async fn update(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Bytes) -> Response {
     // Before the test hears of it, and may change it for the next one.
     let manner = shared.manner.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    // Before the test hears of it, and lets it go.
+    let released = shared.released.notified();
+    tokio::pin!(released);
+    released.as_mut().enable();
     let received =
         Received { headers, body: String::from_utf8_lossy(&body).into_owned(), at: Instant::now() };
     shared.received.lock().unwrap_or_else(PoisonError::into_inner).push(received);
@@ -144,6 +160,10 @@ async fn update(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Byt
             (status(code), [(header::RETRY_AFTER, seconds.to_string())]).into_response()
         }
         Manner::Silent => std::future::pending().await,
+        Manner::Held => {
+            released.await;
+            StatusCode::NO_CONTENT.into_response()
+        }
         Manner::Long(bytes) => "x".repeat(bytes).into_response(),
         Manner::Redirect => {
             (StatusCode::TEMPORARY_REDIRECT, [(header::LOCATION, "/context/update")]).into_response()

@@ -76,7 +76,7 @@ pub(crate) async fn sign_in(client: &Client, name: &str) -> Result<(String, Stri
     sign_in_again(client, name).await
 }
 
-async fn sign_in_again(client: &Client, name: &str) -> Result<(String, String)> {
+pub(crate) async fn sign_in_again(client: &Client, name: &str) -> Result<(String, String)> {
     let body = json!({"email": format!("{name}@example.test"), "password": PASSWORD});
     let answer = client.post("/api/v1/auth/login", &body).await?;
     ensure!(answer.status == 200, "{} {}", answer.status, answer.body);
@@ -96,7 +96,11 @@ pub(crate) async fn sign_out(client: &Client, token: &str) -> Result<()> {
 }
 
 /// Polls the deliveries until they are as wanted.
-async fn deliveries(admin: &Client, query: &str, wanted: impl Fn(&[Value]) -> bool) -> Result<Vec<Value>> {
+pub(crate) async fn deliveries(
+    admin: &Client,
+    query: &str,
+    wanted: impl Fn(&[Value]) -> bool,
+) -> Result<Vec<Value>> {
     let deadline = tokio::time::Instant::now() + SOON;
     loop {
         let answer: Answer = admin.get(&format!("/admin/deliveries?limit=1000&{query}")).await?;
@@ -110,7 +114,7 @@ async fn deliveries(admin: &Client, query: &str, wanted: impl Fn(&[Value]) -> bo
     }
 }
 
-fn all(items: &[Value], count: usize, status: &str) -> bool {
+pub(crate) fn all(items: &[Value], count: usize, status: &str) -> bool {
     items.len() == count && items.iter().all(|item| item["status"] == status)
 }
 

@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod agents;
+mod agents_contexts;
 mod agents_load;
 mod approvals;
 mod busy;

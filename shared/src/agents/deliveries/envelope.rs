@@ -14,7 +14,7 @@ use super::{
     store::{Claimed, Facts},
 };
 use crate::{
-    agents::EventType,
+    agents::{EventType, permissions::Part},
     error::{Error, Result},
     outbound::Outgoing,
 };
@@ -56,21 +56,37 @@ pub(super) fn request(
 
 fn body(claimed: &Claimed, facts: &Facts) -> Value {
     let event = claimed.event();
-    let user = match event {
-        // Who is gone is told of by id alone.
-        EventType::UserLogout => json!({ "user_id": claimed.user_id }),
-        _ => json!({ "user_id": claimed.user_id, "email": facts.email }),
-    };
+    let tells = tells_of_context(event);
     json!({
         "event_type": event.told_as(),
         "event_id": claimed.event_id,
         "correlation_id": claimed.correlation_id,
         "timestamp": claimed.created_at,
-        "version": null,
-        "prev_version": null,
-        "user_context": user,
+        "version": tells.then_some(facts.version),
+        "prev_version": facts.told.filter(|_| tells),
+        "user_context": user_context(claimed, facts, tells),
         "session_info": if event == EventType::UserLogin { claimed.payload.clone() } else { Value::Null },
     })
+}
+
+/// Whether such an event carries what is known of its user. Who is gone is told of by id alone.
+pub(super) fn tells_of_context(event: EventType) -> bool {
+    event != EventType::UserLogout
+}
+
+/// What the agent may see of the user.
+fn user_context(claimed: &Claimed, facts: &Facts, tells: bool) -> Value {
+    if !tells {
+        return json!({ "user_id": claimed.user_id });
+    }
+    let mut seen = facts.document.seen_by(claimed.target_agent.as_str(), facts.granted.clone());
+    seen.insert("user_id".to_owned(), json!(claimed.user_id));
+    seen.insert("email".to_owned(), json!(facts.email));
+    if facts.granted.reads(Part::Session) {
+        seen.insert("is_active".to_owned(), json!(facts.sign_in.is_some()));
+        seen.insert("session_id".to_owned(), json!(facts.sign_in));
+    }
+    Value::Object(seen)
 }
 
 fn token(claimed: &Claimed, settings: &DeliverySettings, now: i64) -> Result<String> {

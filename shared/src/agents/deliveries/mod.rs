@@ -18,6 +18,7 @@ use secrecy::SecretString;
 use sqlx::PgPool;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 use uuid::Uuid;
 
 pub use self::{
@@ -27,7 +28,7 @@ pub use self::{
 use self::{outcome::Told, store::Claimed};
 use super::AgentName;
 use crate::{
-    error::{Error, Result},
+    error::Result,
     ids::TenantId,
     outbound::{Outbound, Outgoing, Unanswered},
     vault::Vault,
@@ -85,33 +86,46 @@ impl Deliverer {
     /// Delivers until nothing is due; answers how many exchanges there were. When told to stop it claims nothing more, and
     /// finishes what is under way.
     ///
+    /// Each exchange is a task. Were they only futures of this one, they would stand still while it waits for a connection to
+    /// claim with, and one that has just been given a connection would keep it from everybody, this one included.
+    ///
     /// # Errors
-    /// The database's; what was claimed then is claimed again when its lease is over.
+    /// The database's, when what was under way is finished; what was not settled is claimed again when its lease is over.
     pub async fn run(&self, stopping: &CancellationToken) -> Result<u64> {
-        // Tasks, which go on while this one waits for a connection: one of them may have the connection that is waited for.
         let mut running = JoinSet::new();
         let mut busy: HashMap<(TenantId, AgentName), usize> = HashMap::new();
-        let mut made = 0;
+        let (mut made, mut broken) = (0, None);
         let (mut ended, mut claimed_at) = (0, tokio::time::Instant::now());
         loop {
             // A claim looks at all that waits: one for several exchanges, not for each.
             let is_time = ended >= SEVERAL || running.len() < SEVERAL || claimed_at.elapsed() >= LOOK_AGAIN;
-            if self.settings.enabled && !stopping.is_cancelled() && running.len() < AT_ONCE && is_time {
+            let claims = self.settings.enabled && !stopping.is_cancelled() && broken.is_none();
+            if claims && is_time && running.len() < AT_ONCE {
                 (ended, claimed_at) = (0, tokio::time::Instant::now());
-                for claimed in self.claim(AT_ONCE - running.len(), &busy).await? {
+                let claimed = self.claim(AT_ONCE - running.len(), &busy).await;
+                for claimed in claimed.unwrap_or_else(|error| {
+                    broken = Some(error);
+                    Vec::new()
+                }) {
                     *busy.entry(claimed.agent()).or_default() += 1;
                     let deliverer = self.clone();
-                    running.spawn(async move { deliverer.tell(claimed).await });
+                    running.spawn(async move { deliverer.tell(claimed).await }.in_current_span());
                 }
             }
             if running.is_empty() {
-                return Ok(made);
+                return broken.map_or(Ok(made), Err);
             }
             // What is due meanwhile does not wait for an agent that is slow to answer.
             let next = tokio::time::timeout(LOOK_AGAIN, running.join_next()).await;
             let Ok(Some(told)) = next else { continue };
-            let (agent, settled) = told.map_err(Error::internal)?;
             ended += 1;
+            let (agent, settled) = match told {
+                Ok(told) => told,
+                Err(panicked) => {
+                    tracing::error!(error = &panicked as &dyn std::error::Error, "telling an agent panicked");
+                    continue;
+                }
+            };
             if let Some(count) = busy.get_mut(&agent) {
                 *count -= 1;
             }
@@ -174,12 +188,16 @@ impl Deliverer {
 
     async fn tell_and_settle(&self, claimed: Claimed) -> Result<()> {
         let begun = tokio::time::Instant::now();
+        let mut version = None;
         let told = match self.request(&claimed).await {
-            Ok(request) => match self.outbound.send(request, LARGEST, self.settings.timeout).await {
-                Ok(answer) => Told::answered(&answer, KEPT),
-                Err(Unanswered::Refused(error)) => Told::impossible(&error),
-                Err(Unanswered::NotSent(error) | Unanswered::Unknown(error)) => Told::silent(&error),
-            },
+            Ok((request, told_version)) => {
+                version = told_version;
+                match self.outbound.send(request, LARGEST, self.settings.timeout).await {
+                    Ok(answer) => Told::answered(&answer, KEPT),
+                    Err(Unanswered::Refused(error)) => Told::impossible(&error),
+                    Err(Unanswered::NotSent(error) | Unanswered::Unknown(error)) => Told::silent(&error),
+                }
+            }
             // A database that is away says nothing about the delivery: it is claimed again when its lease is over.
             Err(error) if error.database().is_some() => return Err(error),
             Err(error) => Told::impossible(&error),
@@ -195,10 +213,11 @@ impl Deliverer {
             duration_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX),
             "a delivery"
         );
-        store::settle(&self.engine, &claimed, &told, &outcome, elapsed, &self.settings).await
+        store::settle(&self.engine, &claimed, &told, version, &outcome, elapsed, &self.settings).await
     }
 
-    async fn request(&self, claimed: &Claimed) -> Result<Outgoing> {
+    /// What is sent, and which version of the user's context it tells of.
+    async fn request(&self, claimed: &Claimed) -> Result<(Outgoing, Option<i64>)> {
         let facts = store::facts(&self.engine, claimed).await?;
         let mut keys = Vec::with_capacity(facts.secrets.len());
         for (id, sealed) in &facts.secrets {
@@ -210,6 +229,7 @@ impl Deliverer {
                 sealed,
             )?);
         }
-        envelope::request(claimed, &facts, &keys, &self.settings)
+        let version = envelope::tells_of_context(claimed.event()).then_some(facts.version);
+        Ok((envelope::request(claimed, &facts, &keys, &self.settings)?, version))
     }
 }

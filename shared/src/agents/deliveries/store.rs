@@ -12,9 +12,14 @@ use super::{
     outcome::{Outcome, Told},
 };
 use crate::{
-    agents::{AgentName, EventType},
+    agents::{
+        AgentName, EventType,
+        contexts::{Document, FIRST_VERSION},
+        permissions::{Granted, Level},
+        store::permissions_of,
+    },
     error::Result,
-    ids::{TenantId, UserId},
+    ids::{SignInId, TenantId, UserId},
 };
 
 /// A delivery that is ours for a while.
@@ -42,14 +47,45 @@ impl Claimed {
     pub(super) fn event(&self) -> EventType {
         EventType::from_word(&self.event_type).unwrap_or(EventType::ContextUpdate)
     }
+
+    /// The version that a change of a context made; a sign-in tells of the newest one.
+    fn version(&self) -> Option<i64> {
+        match self.event() {
+            EventType::ContextUpdate => self.payload.get("version").and_then(Value::as_i64),
+            EventType::UserLogin | EventType::UserLogout => None,
+        }
+    }
 }
 
 /// What a delivery needs to know of its agent and its user, as they are now.
 pub(super) struct Facts {
     pub(super) endpoint: String,
     pub(super) email: Option<String>,
+    /// What the agent may see of its user.
+    pub(super) granted: Granted,
+    pub(super) document: Document,
+    pub(super) version: i64,
+    /// The version that the agent was told of last.
+    pub(super) told: Option<i64>,
+    /// The user's newest sign-in, while one lasts.
+    pub(super) sign_in: Option<SignInId>,
     /// Newest first.
     pub(super) secrets: Vec<(Uuid, String)>,
+}
+
+#[derive(sqlx::FromRow)]
+struct FactsRow {
+    endpoint: String,
+    email: Option<String>,
+    permission_level: String,
+    permissions_required: Vec<String>,
+    permissions_optional: Vec<String>,
+    permissions_forbidden: Vec<String>,
+    user_level: Option<String>,
+    version: Option<i64>,
+    context_data: Option<Value>,
+    told: Option<i64>,
+    sign_in: Option<SignInId>,
 }
 
 /// Claims the first delivery of each line that is due, of agents that are enabled, not full and not left alone.
@@ -136,13 +172,27 @@ pub(super) async fn put_back(engine: &PgPool, claimed: &Claimed) -> Result<()> {
 }
 
 pub(super) async fn facts(engine: &PgPool, claimed: &Claimed) -> Result<Facts> {
-    let (endpoint, email): (String, Option<String>) = sqlx::query_as(
-        "select a.endpoint, u.email from agents a left join users u on u.id = $3
+    // What an agent may see is what it may now; what it is told is the version that the delivery is about, so that a delivery
+    // that is tried again says the same.
+    let row: FactsRow = sqlx::query_as(
+        "select a.endpoint, u.email, a.permission_level, a.permissions_required, a.permissions_optional, a.permissions_forbidden,
+                c.context_data -> 'agent_permissions' ->> a.name as user_level,
+                coalesce(h.version, c.version) as version, coalesce(h.context_data, c.context_data) as context_data,
+                t.version as told, s.id as sign_in
+         from agents a left join users u on u.id = $3
+         left join user_contexts c on c.tenant_id = $1 and c.user_id = $3
+         left join lateral (select version, context_data from user_context_history h
+                            where h.tenant_id = $1 and h.user_id = $3 and ($4::bigint is null or h.version <= $4)
+                            order by h.version desc limit 1) h on true
+         left join agent_context_versions t on t.tenant_id = $1 and t.agent = a.name and t.user_id = $3
+         left join lateral (select id from sign_ins s where s.user_id = $3 and s.ended_at is null and s.expires_at > now()
+                            order by s.created_at desc limit 1) s on true
          where a.tenant_id = $1 and a.name = $2",
     )
     .bind(claimed.tenant_id)
     .bind(&claimed.target_agent)
     .bind(claimed.user_id)
+    .bind(claimed.version())
     .fetch_one(engine)
     .await?;
     let secrets = sqlx::query_as(
@@ -153,14 +203,28 @@ pub(super) async fn facts(engine: &PgPool, claimed: &Claimed) -> Result<Facts> {
     .bind(&claimed.target_agent)
     .fetch_all(engine)
     .await?;
-    Ok(Facts { endpoint, email, secrets })
+    let level = Level::from_word(&row.permission_level).unwrap_or(Level::Restricted);
+    let matrix =
+        permissions_of(&row.permissions_required, &row.permissions_optional, &row.permissions_forbidden);
+    Ok(Facts {
+        endpoint: row.endpoint,
+        email: row.email,
+        granted: matrix.granted(level).narrowed(row.user_level.as_deref()),
+        document: row.context_data.map(Document::stored).unwrap_or_default(),
+        version: row.version.unwrap_or(FIRST_VERSION),
+        told: row.told,
+        sign_in: row.sign_in,
+        secrets,
+    })
 }
 
-/// Writes what came of a try, and what it says about the agent, in one statement. Nothing when the lease was lost.
+/// Writes what came of a try, and what it says about the agent, in one statement: also which version of the user's context
+/// the agent has now. Nothing when the lease was lost.
 pub(super) async fn settle(
     engine: &PgPool,
     claimed: &Claimed,
     told: &Told,
+    version: Option<i64>,
     outcome: &Outcome,
     elapsed: Duration,
     settings: &DeliverySettings,
@@ -177,7 +241,14 @@ pub(super) async fn settle(
                  due_at = clock_timestamp() + make_interval(secs => $10), lease = null, leased_until = null,
                  processed_at = case when $4 = 'retry' then null else clock_timestamp() end
            where tenant_id = $1 and id = $2 and lease = $3 and status in ('pending', 'retry')
-           returning tenant_id, target_agent
+           returning tenant_id, target_agent, user_id
+         ), told as (
+           insert into agent_context_versions (tenant_id, agent, user_id, version)
+           select s.tenant_id, s.target_agent, s.user_id, $15
+           from settled s join agents a on a.tenant_id = s.tenant_id and a.name = s.target_agent
+           where $15::bigint is not null and $4 = 'delivered'
+           on conflict (tenant_id, agent, user_id) do update
+             set version = excluded.version, updated_at = now() where agent_context_versions.version < excluded.version
          ), failed as (
            insert into agent_breakers (tenant_id, agent, failures, open_until)
            select s.tenant_id, s.target_agent, 1,
@@ -213,6 +284,7 @@ pub(super) async fn settle(
     .bind(settings.breaker_threshold)
     .bind(settings.breaker_recovery.as_secs_f64())
     .bind(told.is_gone())
+    .bind(version)
     .execute(engine)
     .await?;
     Ok(())

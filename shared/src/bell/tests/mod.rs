@@ -9,8 +9,15 @@ use tokio::time::timeout;
 use super::*;
 use crate::testing::TestDb;
 
-const ALL: &[Channel] =
-    &[Channel::Events, Channel::Turns, Channel::Work, Channel::Cancel, Channel::Changes, Channel::Cache];
+const ALL: &[Channel] = &[
+    Channel::Events,
+    Channel::Turns,
+    Channel::Work,
+    Channel::Cancel,
+    Channel::Changes,
+    Channel::Cache,
+    Channel::Contexts,
+];
 
 async fn heard(hearing: &mut Hearing) -> Heard {
     timeout(Duration::from_secs(10), hearing.next()).await.unwrap()
@@ -39,14 +46,17 @@ async fn what_one_process_rings_another_hears() {
     ringing.ring(Ring::Changes(tenant));
     let place = CachePlace { tenant, owner: turn.0, server: -5 };
     ringing.ring_all([Ring::Cache(place), Ring::Cache(CachePlace::EVERYTHING)]);
+    let user = UserId(turn.0);
+    ringing.ring_all([3, 5, 4].map(|version| Ring::Context { tenant, user, version }));
     ringing.ring(Ring::Work);
     let (mut tails, mut turns, mut cancels, mut changes) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    let (mut work, mut outdated) = (false, Vec::new());
+    let (mut work, mut outdated, mut contexts) = (false, Vec::new(), Vec::new());
     while tails.len() < 301
         || turns.is_empty()
         || cancels.is_empty()
         || changes.is_empty()
         || outdated.len() < 2
+        || contexts.is_empty()
         || !work
     {
         match heard(&mut hearing).await {
@@ -56,6 +66,7 @@ async fn what_one_process_rings_another_hears() {
             Heard::Changes(list) => changes.extend(list.iter().copied()),
             Heard::Cache(list) => outdated.extend(list.iter().copied()),
             Heard::Work => work = true,
+            Heard::Contexts(list) => contexts.extend(list.iter().copied()),
             Heard::Reconnected | Heard::Deliveries | Heard::Switches => {}
         }
     }
@@ -64,6 +75,7 @@ async fn what_one_process_rings_another_hears() {
     assert_eq!(turns, [(tenant, ConversationId(4), 12)]);
     assert_eq!(cancels, [turn]);
     assert_eq!(changes, [tenant]);
+    assert_eq!(contexts, [(tenant, user, 5)]);
     assert!(outdated.contains(&place) && outdated.contains(&CachePlace::EVERYTHING), "{outdated:?}");
     timeout(Duration::from_secs(5), ringing.settled()).await.unwrap();
 }

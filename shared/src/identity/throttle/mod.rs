@@ -37,7 +37,7 @@ const KNOWN: &str = "known";
 type Key = [u8; 32];
 
 /// An attempt that was let through, to be given back when it was good.
-pub(super) struct Attempt {
+pub(crate) struct Attempt {
     keys: Vec<Key>,
     known: Key,
 }
@@ -47,13 +47,21 @@ pub(super) struct Attempt {
 /// # Errors
 /// 429 with when to try again; the database's.
 pub(super) async fn log_in(engine: &PgPool, address: IpAddr, email: &EmailAddress) -> Result<Attempt> {
-    let (place, account) = (place(address), email.folded());
+    attempt(engine, address, &email.folded()).await
+}
+
+/// The same of any account that is named by a text. No text with a line break is an address.
+///
+/// # Errors
+/// As [`log_in`].
+pub(crate) async fn attempt(engine: &PgPool, address: IpAddr, account: &str) -> Result<Attempt> {
+    let place = place(address);
     let both = format!("{account}\n{place}");
     let known = key(KNOWN, &both);
     let buckets = [
         (key(ADDRESS.kind, &place), ADDRESS),
         (key(ACCOUNT_AT_ADDRESS.kind, &both), ACCOUNT_AT_ADDRESS),
-        (key(ACCOUNT.kind, &account), ACCOUNT),
+        (key(ACCOUNT.kind, account), ACCOUNT),
     ];
     let unless_known = Some((buckets[2].0, known));
     let keys = drip(engine, &buckets, unless_known).await?;
@@ -70,7 +78,7 @@ pub(super) async fn register(engine: &PgPool, address: IpAddr) -> Result<()> {
 
 impl Attempt {
     /// The attempt was good: it does not count, and the address is one of the account's.
-    pub(super) async fn was_good(self, engine: &PgPool) -> Result<()> {
+    pub(crate) async fn was_good(self, engine: &PgPool) -> Result<()> {
         store::give_back(engine, &self.keys, &self.known).await
     }
 }

@@ -94,6 +94,28 @@ pub async fn record_of_system(
     store::insert(connection, tenant, &by, &entry).await
 }
 
+/// The agent that something was done by.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ByAgent<'a> {
+    pub(crate) agent: &'a str,
+    pub(crate) request_id: Option<&'a str>,
+}
+
+/// Records what was decided about an agent's wish.
+///
+/// # Errors
+/// The database's.
+pub(crate) async fn record_of_agent(
+    connection: &mut PgConnection,
+    tenant: TenantId,
+    by: &ByAgent<'_>,
+    mut entry: Entry<'_>,
+) -> Result<()> {
+    entry.details["agent"] = Value::from(by.agent);
+    let by = store::By { user: None, acted_as: "agent", request_id: by.request_id };
+    store::insert(connection, tenant, &by, &entry).await
+}
+
 /// A page of the tenant's log, newest first, after the row that the cursor names.
 ///
 /// # Errors

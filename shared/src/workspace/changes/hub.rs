@@ -121,7 +121,12 @@ impl Shared {
             Heard::Events(grown) => grown.iter().for_each(|(tenant, ..)| mark(tenant)),
             Heard::Turns(posted) => posted.iter().for_each(|(tenant, ..)| mark(tenant)),
             Heard::Reconnected => tenants.values_mut().for_each(|followed| followed.dirty = true),
-            Heard::Work | Heard::Cancel(_) | Heard::Cache(_) | Heard::Deliveries | Heard::Switches => {}
+            Heard::Work
+            | Heard::Cancel(_)
+            | Heard::Cache(_)
+            | Heard::Contexts(_)
+            | Heard::Deliveries
+            | Heard::Switches => {}
         }
     }
 

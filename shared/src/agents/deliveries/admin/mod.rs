@@ -70,6 +70,8 @@ pub struct Delivery {
     /// The beginning of what the agent last answered.
     pub response_body: Option<String>,
     pub duration_ms: Option<i64>,
+    /// When the agent said that it has dealt with it.
+    pub acknowledged_at: Option<DateTime<Utc>>,
 }
 
 /// Which deliveries; what is none does not matter.

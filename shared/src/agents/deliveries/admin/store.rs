@@ -14,7 +14,8 @@ pub(super) async fn list(
     let tenant = tx.actor().tenant;
     Ok(sqlx::query_as(
         "select id, event_id, target_agent, user_id, event_type, payload, status, error_message, retry_count, max_retries,
-                correlation_id, created_at, processed_at, due_at, response_status, response_body, duration_ms
+                correlation_id, created_at, processed_at, due_at, response_status, response_body, duration_ms,
+                acknowledged_at
          from agent_notification_events
          where tenant_id = $1 and ($2::text is null or target_agent = $2) and ($3::text is null or status = $3)
            and ($4::uuid is null or user_id = $4) and ($5::timestamptz is null or created_at >= $5)
@@ -37,7 +38,8 @@ pub(super) async fn one(tx: &mut TenantTx, id: Uuid) -> Result<Option<Delivery>>
     let tenant = tx.actor().tenant;
     Ok(sqlx::query_as(
         "select id, event_id, target_agent, user_id, event_type, payload, status, error_message, retry_count, max_retries,
-                correlation_id, created_at, processed_at, due_at, response_status, response_body, duration_ms
+                correlation_id, created_at, processed_at, due_at, response_status, response_body, duration_ms,
+                acknowledged_at
          from agent_notification_events where tenant_id = $1 and id = $2",
     )
     .bind(tenant)

@@ -1,0 +1,23 @@
+drop function user_context_event(text[], jsonb, text);
+drop function agents_of_contexts();
+grant create on schema public to alfred_engine;
+create or replace function user_event(p_tenant uuid, p_user uuid, p_type text, p_data jsonb, p_correlation text) returns bigint
+  language sql volatile security definer set search_path = pg_catalog, public, pg_temp
+as $$
+  with event as (
+    insert into authentication_events (tenant_id, event_type, user_id, event_data, correlation_id)
+    values (p_tenant, p_type, p_user, p_data, p_correlation) returning id
+  ), deliveries as (
+    insert into agent_notification_events (tenant_id, event_id, target_agent, user_id, event_type, payload, correlation_id)
+    select p_tenant, event.id, a.name, p_user, p_type, p_data, p_correlation
+    from event cross join agents a
+    where a.tenant_id = p_tenant and a.enabled and p_type = any (a.event_types)
+    returning id
+  )
+  select count(*) from deliveries
+$$;
+revoke create on schema public from alfred_engine;
+drop function agent_wants(agents, text, uuid);
+drop table agent_context_versions;
+drop table user_context_history;
+drop table user_contexts;

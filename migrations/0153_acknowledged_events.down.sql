@@ -1,0 +1,2 @@
+drop index agent_notification_events_by_event;
+alter table agent_notification_events drop column acknowledged_at;
