@@ -125,7 +125,8 @@ $$;
 create index alfred_jobs_shown on apalis.jobs (job_type, public.ulid_uuid(id)) where job_type in ('connection-refresh', 'maintenance');
 
 -- Every job of every queue, whatever it is made of. What only one queue has is its subject: a conversation, an agent, an item's
--- kind, a connection.
+-- kind, a connection. Every column has the same type in every part: otherwise Postgres makes the whole list before it looks
+-- for what was asked.
 create view queue_jobs as
   select 'chat-turns'::text as queue, t.tenant_id, t.id, 'turn'::text as kind, t.state,
          case when t.state in ('queued', 'waiting', 'ready') then 'queued' else t.state end as status,
@@ -134,17 +135,17 @@ create view queue_jobs as
          t.max_attempts, t.error ->> 'error' as error_code, t.error ->> 'message' as error, t.process_id::text as worker
   from turns t
   union all
-  select 'agent-deliveries', d.tenant_id, d.id, d.event_type, d.status,
+  select 'agent-deliveries'::text, d.tenant_id, d.id, d.event_type, d.status,
          case when d.status in ('pending', 'retry') and d.leased_until > clock_timestamp() then 'running'
               when d.status in ('pending', 'retry') then 'queued' when d.status = 'delivered' then 'succeeded' else 'dead' end,
          d.user_id, d.target_agent, d.created_at, d.due_at,
          case when d.processed_at is not null then d.processed_at - coalesce(d.duration_ms, 0) * interval '1 millisecond' end,
          d.processed_at, d.retry_count + (d.status in ('delivered', 'failed'))::int, d.max_retries + 1, d.response_status::text,
-         d.error_message, null
+         d.error_message, null::text
   from agent_notification_events d
   union all
-  select 'embeddings', e.tenant_id, e.uid, 'item', 'listed', 'queued', e.user_id, e.kind, e.due_at, e.due_at, null, null, e.attempts,
-         null, null, null, null
+  select 'embeddings'::text, e.tenant_id, e.uid, 'item'::text, 'listed'::text, 'queued'::text, e.user_id, e.kind, e.due_at, e.due_at,
+         null::timestamptz, null::timestamptz, e.attempts, null::bigint, null::text, null::text, null::text
   from embedding_outbox e
   union all
   select j.job_type, (ticket_body(j.job) ->> 'tenant')::uuid, ulid_uuid(j.id),
@@ -155,7 +156,7 @@ create view queue_jobs as
               when j.status = 'Pending' or (j.status = 'Failed' and j.attempts < j.max_attempts) then 'queued'
               when j.last_result ->> 'Err' like 'cancelled by %' then 'cancelled' else 'failed' end,
          (ticket_body(j.job) ->> 'user')::uuid, coalesce(ticket_body(j.job) ->> 'connection', ticket_body(j.job) ->> 'compact'), j.run_at,
-         j.run_at, j.lock_at, j.done_at, j.attempts, j.max_attempts, null, j.last_result ->> 'Err', j.lock_by
+         j.run_at, j.lock_at, j.done_at, j.attempts::bigint, j.max_attempts::bigint, null::text, j.last_result ->> 'Err', j.lock_by
   from apalis.jobs j where j.job_type in ('connection-refresh', 'maintenance');
 
 -- The same, of the transaction's tenant and for its admins only: whoever reads it needs no right on what jobs are made of.

@@ -389,3 +389,65 @@ async fn what_ended_is_counted_once_before_and_after_it_was_added_up() {
     assert!(!shared::queues::roll_up(engine).await.unwrap());
     assert_eq!(queue(&app, ADMIN, "chat-turns").await["ended"]["dead"], 3);
 }
+
+#[tokio::test]
+async fn operators_set_flags_and_admins_set_breakers() {
+    let app = start(|_| ()).await;
+    let flags = app.get(OPERATOR, "/admin/flags").await.json();
+    let names: Vec<String> =
+        flags["items"].as_array().unwrap().iter().map(|flag| text(&flag["name"])).collect();
+    let known = [
+        "ADVANCED_AGENT_PERMISSIONS",
+        "AGENT_PERFORMANCE_MONITORING",
+        "CIRCUIT_BREAKER_ENABLED",
+        "MCP_AGENT_NOTIFICATIONS",
+    ];
+    assert_eq!(names, known);
+    let place = |name: &str| format!("/admin/flags/{name}");
+    let set =
+        async |key: &str, name: &str, body: Value| app.send_json(key, Method::PUT, &place(name), &body).await;
+    let off = json!({"enabled": false});
+    set(ADMIN, known[3], off.clone()).await.is_error(403, "APP-403-FORBIDDEN");
+    set(OPERATOR, "NOTHING", off.clone()).await.is_error(404, "APP-404-NOT-FOUND");
+    set(OPERATOR, known[3], json!({"enabled": true, "percent": 101}))
+        .await
+        .is_error(422, "APP-4XX-VALIDATION");
+    let half = set(OPERATOR, known[3], json!({"enabled": true, "percent": 50})).await.json();
+    assert_eq!((&half["enabled"], &half["percent"]), (&json!(true), &json!(50)));
+    assert!(half["updatedBy"].is_string(), "{half}");
+
+    app.chat(MEMBER).await;
+    app.execute(
+        "insert into agents (tenant_id, name, endpoint) select tenant_id, 'risk', 'http://127.0.0.1:9' from turns",
+    )
+    .await;
+    // Of many users' events, about half are told of; of all events, all are recorded.
+    app.execute(
+        "select user_event((select tenant_id from agents), gen_random_uuid(), 'user_login', '{}', null) from generate_series(1, 200)",
+    )
+    .await;
+    let count = async |table: &str| -> i64 {
+        let count = sqlx::AssertSqlSafe(format!("select count(*) from {table}"));
+        sqlx::query_scalar(count).fetch_one(&app.db.admin()).await.unwrap()
+    };
+    assert_eq!(count("authentication_events").await, 200);
+    let told = count("agent_notification_events").await;
+    assert!((60..140).contains(&told), "{told} of 200");
+
+    let breaker = "/admin/agents/risk/breaker";
+    let state = async |key: &str| app.get(key, breaker).await.json()["state"].clone();
+    assert_eq!(state(ADMIN).await, "closed");
+    app.get(FOREIGNER, breaker).await.is_error(404, "APP-404-NOT-FOUND");
+    let open = format!("{breaker}/open");
+    app.post(ADMIN, &open, &json!({"seconds": 0})).await.is_error(422, "APP-4XX-VALIDATION");
+    let opened = app.post(ADMIN, &open, &json!({"seconds": 600})).await.json();
+    assert_eq!((&opened["state"], &opened["heeded"]), (&json!("open"), &json!(true)), "{opened}");
+    let waits = jobs(&app, ADMIN, "/admin/queues/agent-deliveries/jobs?limit=1").await;
+    assert_eq!(waits[0]["waiting"]["reason"], "breaker_open", "{waits:#?}");
+    set(OPERATOR, known[2], off).await;
+    assert_eq!(app.get(ADMIN, breaker).await.json()["heeded"], false);
+    let metrics = app.send(app.request(Method::GET, "/metrics")).await.text;
+    assert!(metrics.contains("circuit_breaker_state{target=\"agent:risk\"} 1"), "{metrics}");
+    assert!(metrics.contains(&format!("queue_depth{{queue=\"agent-deliveries\"}} {told}")), "{metrics}");
+    assert_eq!(app.post(ADMIN, &format!("{breaker}/reset"), &json!({})).await.json()["state"], "closed");
+}

@@ -108,3 +108,52 @@ async fn keep(engine: PgPool, mut hearing: crate::bell::Hearing, tell: watch::Se
         let _ = tokio::time::timeout(pause, told).await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        bell::{Channel, Ring},
+        flags::{self, CIRCUIT_BREAKER_ENABLED},
+        identity::{Actor, Role, Scopes},
+        ids::{TenantId, UserId},
+        tenancy::OperatorActor,
+        testing::TestDb,
+    };
+
+    #[tokio::test]
+    async fn every_process_hears_of_a_switch_and_one_that_missed_it_reads_it_again() {
+        let db = TestDb::new().await;
+        let stop = CancellationToken::new();
+        let bells = [0, 1].map(|_| Bell::start(db.listen(), &db.engine, &[Channel::Switches]));
+        let processes = [0, 1].map(|at| Switches::start(db.engine.clone(), &bells[at], stop.clone()));
+        for switches in &processes {
+            switches.until_running("maintenance").await;
+            assert!(switches.is_on(CIRCUIT_BREAKER_ENABLED, "risk") && switches.is_on("UNKNOWN", "risk"));
+        }
+        let operator = Actor {
+            tenant: TenantId::generate(),
+            user: UserId::generate(),
+            role: Role::Admin,
+            operator: true,
+            scopes: Scopes::ALL,
+            timezone: "UTC".to_owned(),
+        };
+        let operator = OperatorActor::of(operator).unwrap();
+        flags::set(&db.engine, &bells[0], &operator, CIRCUIT_BREAKER_ENABLED, false, 100).await.unwrap();
+        sqlx::query(
+            "update queues set paused_at = now(), paused_by = gen_random_uuid() where name = 'maintenance'",
+        )
+        .execute(&db.engine)
+        .await
+        .unwrap();
+        bells[1].ring(Ring::Switches);
+        let begun = tokio::time::Instant::now();
+        for switches in &processes {
+            switches.until_paused("maintenance").await;
+            assert!(!switches.is_on(CIRCUIT_BREAKER_ENABLED, "risk"));
+        }
+        assert!(begun.elapsed() < READ_AGAIN, "nobody heard the bell");
+        stop.cancel();
+    }
+}

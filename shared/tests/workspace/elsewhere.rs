@@ -1,4 +1,4 @@
-//! Row-level security beyond the workspace: turns, approvals, sessions, usage, policies, members, keys and the audit log,
+//! Row-level security beyond the workspace: turns, approvals, sessions, usage, policies, members, keys, the audit log and queues,
 //! asked for by statements that name somebody else than Postgres knows. Our own filters let the other's rows through then.
 
 use chrono::Utc;
@@ -6,13 +6,17 @@ use secrecy::SecretString;
 use serde_json::json;
 use shared::{
     Code,
-    agents::contexts::{self, Change, ChangedBy},
+    agents::{
+        breaker,
+        contexts::{self, Change, ChangedBy},
+    },
     bell::Bell,
     identity::{
         Actor, Role, Scopes,
         api_keys::{self, NewApiKey},
     },
     ids::TurnId,
+    queues::{self, Action, Batch, Filter, Queues, Viewer},
     sessions::{Sessions, TokenKeys},
     tenancy::{
         self, AdminActor, Policy,
@@ -226,4 +230,50 @@ async fn what_is_known_of_people_is_hidden_by_postgres_alone() {
     let mut tx = disguise(world.begin(&world.admin).await, &world.ann);
     assert!(contexts::change(&mut tx, ChangedBy::User, styled("aggressive"), None, "r").await.is_err());
     assert_eq!(rows(&world).await, before);
+}
+
+#[tokio::test]
+async fn queues_and_breakers_are_kept_by_postgres_alone() {
+    let world = World::new().await;
+    let real = turns_over(&world, world.db.clone());
+    let posted = real.post(&world.ann, &saying(None)).await.unwrap();
+    sqlx::query("insert into agents (tenant_id, name, endpoint) values ($1, 'risk', 'http://127.0.0.1:9')")
+        .bind(world.ann.tenant)
+        .execute(&world.database.admin())
+        .await
+        .unwrap();
+    let engine = world.database.engine.clone();
+    let over = |db: &shared::db::TenantDb| {
+        let bell = Bell::start(world.database.listen(), &engine, &[]);
+        Queues::new(engine.clone(), db.clone(), turns_over(&world, db.clone()), bell)
+    };
+    let queue = queues::queue("chat-turns").unwrap();
+    let viewer = |actor: &Actor| Viewer::Admin(AdminActor::of(actor.clone()).unwrap());
+    let own = over(&world.db).jobs(&viewer(&world.admin), queue, &Filter::default(), None, 10).await.unwrap();
+    assert_eq!(own.iter().map(|job| job.id).collect::<Vec<_>>(), [posted.turn.0]);
+
+    let stranger = Actor { role: Role::Admin, ..world.stranger.clone() };
+    let disguised = over(&disguise_all(&world.db, &world.admin));
+    let theirs = viewer(&stranger);
+    // The filter asks for the other tenant's jobs.
+    let filter = Filter { tenant: Some(world.ann.tenant), ..Filter::default() };
+    for filter in [&filter, &Filter::default()] {
+        assert!(disguised.jobs(&theirs, queue, filter, None, 10).await.unwrap().is_empty());
+        let batch = Batch { action: Action::Cancel, limit: 10, is_dry: false };
+        let done = disguised.act_on_all(&theirs, queue, filter, batch, "r").await.unwrap();
+        assert_eq!((done.matched, done.touched.len()), (0, 0));
+    }
+    for action in [Action::Retry, Action::Cancel, Action::Discard] {
+        let error = disguised.act(&theirs, queue, posted.turn.0, action, "r").await.unwrap_err();
+        assert_eq!(error.code, Code::NotFound);
+    }
+    assert_eq!(disguised.job(&theirs, queue, posted.turn.0).await.unwrap_err().code, Code::NotFound);
+    let (_, lines) = disguised.figures(&theirs, Some(world.ann.tenant)).await.unwrap();
+    assert!(lines.iter().all(|line| line.levels.due == 0 && line.totals.month.all() == 0), "{lines:?}");
+    assert_eq!(real.get(&world.ann, posted.turn).await.unwrap().status.as_str(), "queued");
+
+    let admin = AdminActor::of(world.admin.clone()).unwrap();
+    let mut tx = disguise(world.begin(&stranger).await, &world.admin);
+    let error = breaker::reset(&mut tx, &admin, &"risk".parse().unwrap()).await.unwrap_err();
+    assert_eq!(error.code, Code::NotFound);
 }
