@@ -226,6 +226,7 @@ pub async fn start(config: Config, extras: Extras) -> anyhow::Result<Running> {
                 engine_pool.clone(),
                 told_of_deliveries,
                 told,
+                switches.clone(),
                 stopping.clone(),
             )));
         }
@@ -245,11 +246,11 @@ pub async fn start(config: Config, extras: Extras) -> anyhow::Result<Running> {
         let embeds = upkeep.embedding.as_ref().map(|embedding| embedding.embedder.name().to_owned());
         let to_embed = told(shared::jobs::EMBEDDINGS).unwrap_or_default();
         let (looking, stopped) = (engine_pool.clone(), stopping.clone());
-        let is_embedding = embeds.is_some();
+        let (is_embedding, watched) = (embeds.is_some(), switches.clone());
         spawn(Box::pin(async move {
             jobs::embeddings::announce(looking.clone(), embeds, stopped.clone()).await;
             if is_embedding {
-                jobs::embeddings::watch(looking, bell, to_embed, stopped).await;
+                jobs::embeddings::watch(looking, bell, to_embed, watched, stopped).await;
             }
         }));
         for queue in queues {

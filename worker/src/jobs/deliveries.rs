@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use shared::{Error, agents::deliveries::Deliverer, jobs::AGENT_DELIVERIES};
+use shared::{Error, agents::deliveries::Deliverer, jobs::AGENT_DELIVERIES, switches::Switches};
 use sqlx::PgPool;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -81,6 +81,7 @@ pub(crate) async fn when_told(
     engine: PgPool,
     due: Arc<Notify>,
     queue: Arc<Notify>,
+    switches: Switches,
     stopping: CancellationToken,
 ) {
     // What a process that died had claimed is looked for at once.
@@ -88,6 +89,11 @@ pub(crate) async fn when_told(
     loop {
         tokio::select! {
             () = due.notified() => {}
+            () = stopping.cancelled() => return,
+        }
+        // While the queue is paused its tickets would only pile up.
+        tokio::select! {
+            () = switches.until_running(AGENT_DELIVERIES) => {}
             () = stopping.cancelled() => return,
         }
         // Each bell a ticket of its own: the one before may have been worked on just before this commit.

@@ -10,6 +10,7 @@ use shared::{
     db::TenantDb,
     jobs::EMBEDDINGS,
     model::embeddings::Embedder,
+    switches::Switches,
     workspace::embeddings,
 };
 use sqlx::PgPool;
@@ -59,7 +60,13 @@ pub(crate) async fn announce(engine: PgPool, model: Option<String>, stopping: Ca
 }
 
 /// Writes tickets when items changed, when something put off is due, and from time to time.
-pub(crate) async fn watch(engine: PgPool, bell: Bell, told: Arc<Notify>, stopping: CancellationToken) {
+pub(crate) async fn watch(
+    engine: PgPool,
+    bell: Bell,
+    told: Arc<Notify>,
+    switches: Switches,
+    stopping: CancellationToken,
+) {
     let mut hearing = bell.subscribe();
     let mut pause = Duration::ZERO;
     loop {
@@ -68,8 +75,13 @@ pub(crate) async fn watch(engine: PgPool, bell: Bell, told: Arc<Notify>, stoppin
             () = tokio::time::sleep(pause) => {}
             () = stopping.cancelled() => return,
         }
+        // While the queue is paused its tickets would only pile up.
+        let gathered = async {
+            tokio::time::sleep(GATHERS).await;
+            switches.until_running(EMBEDDINGS).await;
+        };
         tokio::select! {
-            () = tokio::time::sleep(GATHERS) => {}
+            () = gathered => {}
             () = stopping.cancelled() => return,
         }
         pause = match look(&engine).await {
