@@ -7,9 +7,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Words in capitals that are neither variables nor mistakes: codes of warnings, constants of the code.
+/// Words in capitals that are neither variables nor mistakes: codes of warnings, constants of the code, variables of others.
 const NO_VARIABLES: &[&str] =
-    &["AWAITING_APPROVAL", "CONTEXT_NEAR_LIMIT", "MODEL_FALLBACK", "SOLO_FROM_TAKEOVERS"];
+    &["AWAITING_APPROVAL", "BASE_URL", "CONTEXT_NEAR_LIMIT", "MODEL_FALLBACK", "SOLO_FROM_TAKEOVERS"];
 /// What a file's path from the root begins with.
 const TOP: &[&str] = &["shared/", "api/", "worker/", "scripts/", "migrations/", "docs/", "deploy/", ".ci/"];
 
