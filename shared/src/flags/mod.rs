@@ -23,7 +23,7 @@ use crate::{
     },
 };
 
-/// Whether users' matrices of agents' permissions are looked at beyond the levels; by agent.
+/// Whether agents may have what is optional in their matrix of permissions; by agent.
 pub const ADVANCED_AGENT_PERMISSIONS: &str = "ADVANCED_AGENT_PERMISSIONS";
 /// Whether agents' health and the time that deliveries take are recorded; by agent.
 pub const AGENT_PERFORMANCE_MONITORING: &str = "AGENT_PERFORMANCE_MONITORING";
@@ -66,9 +66,7 @@ impl Flag {
 #[must_use]
 pub fn about(flag: &str) -> &'static str {
     match flag {
-        ADVANCED_AGENT_PERMISSIONS => {
-            "Agents' required, optional and forbidden actions; off, their levels alone decide. By agent"
-        }
+        ADVANCED_AGENT_PERMISSIONS => "What agents may ask for beyond their required permissions. By agent",
         AGENT_PERFORMANCE_MONITORING => "The health checks of agents and the time of deliveries. By agent",
         CIRCUIT_BREAKER_ENABLED => "Leaving agents alone for a while that fail. By agent",
         MCP_AGENT_NOTIFICATIONS => "Telling agents of users. By user",

@@ -175,7 +175,8 @@ pub(super) async fn facts(engine: &PgPool, claimed: &Claimed) -> Result<Facts> {
     // What an agent may see is what it may now; what it is told is the version that the delivery is about, so that a delivery
     // that is tried again says the same.
     let row: FactsRow = sqlx::query_as(
-        "select a.endpoint, u.email, a.permission_level, a.permissions_required, a.permissions_optional, a.permissions_forbidden,
+        "select a.endpoint, u.email, a.permission_level, a.permissions_required,
+                agent_optional_permissions(a) as permissions_optional, a.permissions_forbidden,
                 c.context_data -> 'agent_permissions' ->> a.name as user_level,
                 coalesce(h.version, c.version) as version, coalesce(h.context_data, c.context_data) as context_data,
                 t.version as told, s.id as sign_in

@@ -43,7 +43,7 @@ pub(super) async fn credentials(
 ) -> Result<Option<KnownAgent>> {
     let row: Option<KnownRow> = sqlx::query_as(
         "select c.api_key_hash, c.client_secret_hash, a.enabled and t.state = 'active' as is_on, a.permission_level,
-                a.permissions_required, a.permissions_optional, a.permissions_forbidden
+                a.permissions_required, agent_optional_permissions(a) as permissions_optional, a.permissions_forbidden
          from agent_credentials c
          join agents a on a.tenant_id = c.tenant_id and a.name = c.agent
          join tenants t on t.id = c.tenant_id
@@ -129,7 +129,7 @@ pub(super) async fn live_session(
              and last_accessed < clock_timestamp() - interval '10 seconds'
          )
          select s.agent_name, s.session_token_hash, s.permissions, a.permission_level, a.permissions_required,
-                a.permissions_optional, a.permissions_forbidden
+                agent_optional_permissions(a) as permissions_optional, a.permissions_forbidden
          from agent_sessions s
          join agents a on a.tenant_id = s.tenant_id and a.name = s.agent_name
          join tenants t on t.id = s.tenant_id
