@@ -1,11 +1,11 @@
 //! The queues, each an apalis worker that this process drives itself: one backend error must not drop what is under way,
 //! so the worker's stream is polled to its end and the worker is built anew.
 
-use std::{sync::Arc, time::Duration};
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use apalis::prelude::*;
 use apalis_sql::{Config as QueueConfig, PostgresStorage};
-use futures::StreamExt;
+use futures::{FutureExt as _, StreamExt as _};
 use serde_json::Value;
 use shared::{
     jobs::{
@@ -122,7 +122,12 @@ pub(crate) async fn drive(queue: Queue, pool: PgPool, handling: Handling, stoppi
         let mut failed = false;
         loop {
             let event = tokio::select! {
-                event = events.next() => event,
+                // A backend that lost its connection in the midst of something may panic while it is drained; that must not be
+                // the end of the queue.
+                event = AssertUnwindSafe(events.next()).catch_unwind() => event.unwrap_or_else(|_| {
+                    tracing::warn!(queue = queue.name, "the queue's worker panicked; it is rebuilt");
+                    None
+                }),
                 () = stopping.cancelled(), if !failed => {
                     failed = true;
                     let _ = context.stop();

@@ -5,8 +5,37 @@ use serde_json::Value;
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
-use super::{AgentName, condition::Condition, permissions::Permissions, side::Hashes};
+use super::{
+    AgentName,
+    condition::Condition,
+    permissions::{Granted, Level, Permissions},
+    side::Hashes,
+};
 use crate::{db::TenantTx, error::Result, ids::TenantId};
+
+/// What an agent may, as it is stored.
+#[derive(sqlx::FromRow)]
+pub(super) struct MatrixRow {
+    permission_level: String,
+    permissions_required: Vec<String>,
+    permissions_optional: Vec<String>,
+    permissions_forbidden: Vec<String>,
+}
+
+impl MatrixRow {
+    /// A level of tomorrow is none today.
+    pub(super) fn level(&self) -> Level {
+        Level::from_word(&self.permission_level).unwrap_or(Level::Restricted)
+    }
+
+    pub(super) fn permissions(&self) -> Permissions {
+        permissions_of(&self.permissions_required, &self.permissions_optional, &self.permissions_forbidden)
+    }
+
+    pub(super) fn granted(&self) -> Granted {
+        self.permissions().granted(self.level())
+    }
+}
 
 #[derive(sqlx::FromRow)]
 pub(super) struct AgentRow {
@@ -14,10 +43,8 @@ pub(super) struct AgentRow {
     pub(super) endpoint: String,
     pub(super) capabilities: Vec<String>,
     pub(super) event_types: Vec<String>,
-    pub(super) permission_level: String,
-    pub(super) permissions_required: Vec<String>,
-    pub(super) permissions_optional: Vec<String>,
-    pub(super) permissions_forbidden: Vec<String>,
+    #[sqlx(flatten)]
+    pub(super) matrix: MatrixRow,
     pub(super) condition: Option<Value>,
     pub(super) enabled: bool,
     pub(super) disabled_because: Option<String>,

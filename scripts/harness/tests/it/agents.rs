@@ -10,7 +10,8 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use harness::{
     client::{Answer, Client},
     fakes::agent::{FakeAgent, Manner, Received},
-    stack::{Builder, Stack},
+    proxy::Mode,
+    stack::{Builder, Stack, Through},
 };
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
@@ -101,7 +102,16 @@ pub(crate) async fn deliveries(
     query: &str,
     wanted: impl Fn(&[Value]) -> bool,
 ) -> Result<Vec<Value>> {
-    let deadline = tokio::time::Instant::now() + SOON;
+    deliveries_within(SOON, admin, query, wanted).await
+}
+
+async fn deliveries_within(
+    time: Duration,
+    admin: &Client,
+    query: &str,
+    wanted: impl Fn(&[Value]) -> bool,
+) -> Result<Vec<Value>> {
+    let deadline = tokio::time::Instant::now() + time;
     loop {
         let answer: Answer = admin.get(&format!("/admin/deliveries?limit=1000&{query}")).await?;
         ensure!(answer.status == 200, "{} {}", answer.status, answer.body);
@@ -343,6 +353,34 @@ async fn a_worker_that_dies_in_the_middle_of_telling_is_replaced() -> Result<()>
         deliveries(&admin, "", |items| all(items, 1, "delivered")).await?;
         let told = agent.received();
         ensure!(told.len() == 2 && told[0].body == told[1].body, "{told:#?}");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_that_could_not_be_written_down_is_asked_for_again() -> Result<()> {
+    run(told(processes()).proxy(Through::Workers), async |stack| {
+        let admin = admin(stack).await?;
+        let agent = FakeAgent::start(Manner::Held).await?;
+        register(&admin, "patient", &agent, json!({})).await?;
+        sign_in(&stack.client(0), "ida").await?;
+        agent.until(1, SOON).await?;
+        // The agent has it and is about to say so; the worker has no database to write that into.
+        stack.proxy().mode(Mode::Refuse);
+        stack.proxy().cut_all();
+        agent.set(Manner::Well);
+        agent.release();
+        let before = deliveries(&admin, "", |_| true).await?;
+        ensure_eq!(before[0]["status"], "pending", "nobody knows that it was delivered");
+        stack.proxy().mode(Mode::Pass);
+        // At the latest when the schedule's ticket has it looked for.
+        let minute = Duration::from_secs(60);
+        let after = deliveries_within(minute, &admin, "", |items| all(items, 1, "delivered")).await?;
+        ensure_eq!(after[0]["retryCount"], 0, "an outage of ours is no failure of the agent's");
+        let told = agent.received();
+        ensure!(told.len() == 2 && told[0].body == told[1].body, "{told:#?}");
+        ensure_eq!(told[0].header("webhook-id"), told[1].header("webhook-id"), "the id by which it knows");
         Ok(())
     })
     .await

@@ -16,7 +16,7 @@ pub use self::{
     cache::ContextCache,
     document::{AGENT_PERMISSIONS, Document},
 };
-use super::permissions::{Granted, Level, Part, Permissions};
+use super::permissions::{Granted, Part};
 use crate::{
     db::TenantTx,
     error::{Code, Error, Result},
@@ -204,11 +204,6 @@ struct Listener {
 }
 
 impl Listener {
-    fn new(name: String, level: &str, permissions: &Permissions) -> Self {
-        let level = Level::from_word(level).unwrap_or(Level::Restricted);
-        Self { name, granted: permissions.granted(level) }
-    }
-
     fn view(&self, document: &Document) -> Map<String, Value> {
         document.seen_by(&self.name, self.granted.clone())
     }

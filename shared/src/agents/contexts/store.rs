@@ -7,7 +7,7 @@ use sqlx::PgPool;
 
 use super::{Context, Document, FIRST_VERSION, Listener, Version};
 use crate::{
-    agents::store::permissions_of,
+    agents::store::MatrixRow,
     db::TenantTx,
     error::Result,
     ids::{SignInId, UserId},
@@ -111,19 +111,22 @@ pub(super) async fn write(
     .await?)
 }
 
+#[derive(sqlx::FromRow)]
+struct ListenerRow {
+    name: String,
+    #[sqlx(flatten)]
+    matrix: MatrixRow,
+}
+
 /// The agents of the tenant that want to hear of changes, with what they may see.
 pub(super) async fn listeners(tx: &mut TenantTx) -> Result<Vec<Listener>> {
-    let rows: Vec<(String, String, Vec<String>, Vec<String>, Vec<String>)> = sqlx::query_as(
+    let rows: Vec<ListenerRow> = sqlx::query_as(
         "select name, permission_level, permissions_required, permissions_optional, permissions_forbidden
          from agents_of_contexts()",
     )
     .fetch_all(tx.connection())
     .await?;
-    let listener =
-        |(name, level, required, optional, forbidden): (String, String, Vec<_>, Vec<_>, Vec<_>)| {
-            Listener::new(name, &level, &permissions_of(&required, &optional, &forbidden))
-        };
-    Ok(rows.into_iter().map(listener).collect())
+    Ok(rows.into_iter().map(|row| Listener { granted: row.matrix.granted(), name: row.name }).collect())
 }
 
 /// Writes the event of a change of the transaction's user, and a delivery of it for each of these agents whose condition

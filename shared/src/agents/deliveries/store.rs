@@ -15,8 +15,8 @@ use crate::{
     agents::{
         AgentName, EventType,
         contexts::{Document, FIRST_VERSION},
-        permissions::{Granted, Level},
-        store::permissions_of,
+        permissions::Granted,
+        store::MatrixRow,
     },
     error::Result,
     ids::{SignInId, TenantId, UserId},
@@ -77,10 +77,8 @@ pub(super) struct Facts {
 struct FactsRow {
     endpoint: String,
     email: Option<String>,
-    permission_level: String,
-    permissions_required: Vec<String>,
-    permissions_optional: Vec<String>,
-    permissions_forbidden: Vec<String>,
+    #[sqlx(flatten)]
+    matrix: MatrixRow,
     user_level: Option<String>,
     version: Option<i64>,
     context_data: Option<Value>,
@@ -204,13 +202,10 @@ pub(super) async fn facts(engine: &PgPool, claimed: &Claimed) -> Result<Facts> {
     .bind(&claimed.target_agent)
     .fetch_all(engine)
     .await?;
-    let level = Level::from_word(&row.permission_level).unwrap_or(Level::Restricted);
-    let matrix =
-        permissions_of(&row.permissions_required, &row.permissions_optional, &row.permissions_forbidden);
     Ok(Facts {
         endpoint: row.endpoint,
         email: row.email,
-        granted: matrix.granted(level).narrowed(row.user_level.as_deref()),
+        granted: row.matrix.granted().narrowed(row.user_level.as_deref()),
         document: row.context_data.map(Document::stored).unwrap_or_default(),
         version: row.version.unwrap_or(FIRST_VERSION),
         told: row.told,

@@ -114,7 +114,7 @@ impl AgentSide {
         let session = store::insert_session(&self.engine, tenant, asked.agent_name, &new).await?;
         let details = json!({ "decision": "allowed", "session": id, "permissions": new.permissions, "address": asked.address });
         self.note_token(tenant, asked, details).await?;
-        Ok(Begun { token, session, level: known.level, life: self.settings.token_life })
+        Ok(Begun { token, session, level: known.matrix.level(), life: self.settings.token_life })
     }
 
     async fn note_token(
@@ -156,8 +156,8 @@ impl AgentSide {
             tenant,
             agent: live.agent,
             session: claims.sid,
-            level: live.level,
-            granted: live.matrix.granted(live.level).and(&session),
+            level: live.matrix.level(),
+            granted: live.matrix.granted().and(&session),
             request_id: request_id.to_owned(),
         })
     }
@@ -212,7 +212,7 @@ impl AgentSide {
 
 /// What a session gets: what is required always, what else it asks for.
 fn granted(known: &store::KnownAgent, asked: Option<&[Permission]>) -> Result<Granted> {
-    let all = known.matrix.granted(known.level);
+    let all = known.matrix.granted();
     let Some(asked) = asked else { return Ok(all) };
     if let Some(denied) = asked.iter().find(|one| !all.contains(**one)) {
         return Err(Error::new(
@@ -220,8 +220,8 @@ fn granted(known: &store::KnownAgent, asked: Option<&[Permission]>) -> Result<Gr
             format!("requested_permissions: this agent may not have {denied}"),
         ));
     }
-    let required = known.matrix.required.iter().copied();
-    let wanted: Granted = required.chain(asked.iter().copied()).collect();
+    let required = known.matrix.permissions().required;
+    let wanted: Granted = required.into_iter().chain(asked.iter().copied()).collect();
     Ok(all.and(&wanted))
 }
 

@@ -6,11 +6,7 @@ use uuid::Uuid;
 
 use super::{Hashes, Session, SessionFilter};
 use crate::{
-    agents::{
-        AgentName,
-        permissions::{Level, Permissions},
-        store::permissions_of,
-    },
+    agents::{AgentName, store::MatrixRow},
     db::TenantTx,
     error::Result,
     ids::{TenantId, UserId},
@@ -21,8 +17,7 @@ pub(super) struct KnownAgent {
     pub(super) hashes: Hashes,
     /// The agent is enabled, its tenant active.
     pub(super) is_on: bool,
-    pub(super) level: Level,
-    pub(super) matrix: Permissions,
+    pub(super) matrix: MatrixRow,
 }
 
 #[derive(sqlx::FromRow)]
@@ -30,10 +25,8 @@ struct KnownRow {
     api_key_hash: Vec<u8>,
     client_secret_hash: Vec<u8>,
     is_on: bool,
-    permission_level: String,
-    permissions_required: Vec<String>,
-    permissions_optional: Vec<String>,
-    permissions_forbidden: Vec<String>,
+    #[sqlx(flatten)]
+    matrix: MatrixRow,
 }
 
 pub(super) async fn credentials(
@@ -56,12 +49,7 @@ pub(super) async fn credentials(
     Ok(row.map(|row| KnownAgent {
         hashes: Hashes { api_key: row.api_key_hash, client_secret: row.client_secret_hash },
         is_on: row.is_on,
-        level: Level::from_word(&row.permission_level).unwrap_or(Level::Restricted),
-        matrix: permissions_of(
-            &row.permissions_required,
-            &row.permissions_optional,
-            &row.permissions_forbidden,
-        ),
+        matrix: row.matrix,
     }))
 }
 
@@ -100,8 +88,7 @@ pub(super) struct LiveSession {
     pub(super) agent: AgentName,
     pub(super) token_hash: Vec<u8>,
     pub(super) permissions: Vec<String>,
-    pub(super) level: Level,
-    pub(super) matrix: Permissions,
+    pub(super) matrix: MatrixRow,
 }
 
 #[derive(sqlx::FromRow)]
@@ -109,10 +96,8 @@ struct LiveRow {
     agent_name: AgentName,
     session_token_hash: Vec<u8>,
     permissions: Vec<String>,
-    permission_level: String,
-    permissions_required: Vec<String>,
-    permissions_optional: Vec<String>,
-    permissions_forbidden: Vec<String>,
+    #[sqlx(flatten)]
+    matrix: MatrixRow,
 }
 
 /// Notes in passing that the session is used, at most every ten seconds.
@@ -145,12 +130,7 @@ pub(super) async fn live_session(
         agent: row.agent_name,
         token_hash: row.session_token_hash,
         permissions: row.permissions,
-        level: Level::from_word(&row.permission_level).unwrap_or(Level::Restricted),
-        matrix: permissions_of(
-            &row.permissions_required,
-            &row.permissions_optional,
-            &row.permissions_forbidden,
-        ),
+        matrix: row.matrix,
     }))
 }
 
