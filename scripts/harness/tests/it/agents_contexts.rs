@@ -33,6 +33,7 @@ async fn changes_for(admin: &Client, agent: &str) -> Result<Vec<Value>> {
     Ok(items)
 }
 
+#[expect(clippy::print_stdout, reason = "how long it took")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_change_reaches_who_may_see_it_within_a_second_and_nobody_else() -> Result<()> {
     run(told(here()), async |stack| {
