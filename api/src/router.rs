@@ -116,6 +116,7 @@ fn described(entities: &'static [EntityDef]) -> (Router<App>, OpenApi) {
         .routes(routes!(routes::admin::agent_breaker::get_breaker))
         .routes(routes!(routes::admin::agent_breaker::reset_breaker))
         .routes(routes!(routes::admin::agent_breaker::open_breaker))
+        .routes(routes!(routes::admin::agent_sync::sync_agent))
         .routes(routes!(routes::admin::agent_sessions::list_sessions))
         .routes(routes!(routes::admin::agent_sessions::delete_session))
         .routes(routes!(routes::agents::post_token))

@@ -201,6 +201,7 @@ async fn dead_turns_begin_anew_once_or_are_put_away() {
         json!({"action": "burn"}),
         json!({"action": "retry", "limit": 0}),
         json!({"action": "retry", "limit": 501}),
+        json!({"action": "retry", "filter": {"stauts": "dead"}}),
     ] {
         app.post(ADMIN, &bulk, &body).await.is_error(422, "APP-4XX-VALIDATION");
     }
@@ -450,4 +451,44 @@ async fn operators_set_flags_and_admins_set_breakers() {
     assert!(metrics.contains("circuit_breaker_state{target=\"agent:risk\"} 1"), "{metrics}");
     assert!(metrics.contains(&format!("queue_depth{{queue=\"agent-deliveries\"}} {told}")), "{metrics}");
     assert_eq!(app.post(ADMIN, &format!("{breaker}/reset"), &json!({})).await.json()["state"], "closed");
+}
+
+#[tokio::test]
+async fn an_agent_is_told_everything_again() {
+    let app = start(|_| ()).await;
+    app.chat(MEMBER).await;
+    app.execute(
+        "insert into agents (tenant_id, name, endpoint, permissions_required, permissions_optional, permission_level)
+         select tenant_id, 'risk', 'http://127.0.0.1:9', '{}', '{read:preferences}', 'admin' from turns;
+         insert into user_contexts (tenant_id, user_id, version) select tenant_id, gen_random_uuid(), 7 from turns, generate_series(1, 2001)",
+    )
+    .await;
+    let place = "/admin/agents/risk/sync";
+    app.post(FOREIGNER, place, &json!({})).await.is_error(404, "APP-404-NOT-FOUND");
+    let first = app.post(ADMIN, place, &json!({})).await.json();
+    assert_eq!((&first["contexts"], &first["told"]), (&json!(2000), &json!(2000)), "{first}");
+    let rest = app.post(ADMIN, place, &json!({"cursor": first["nextCursor"]})).await.json();
+    assert_eq!(rest, json!({"contexts": 1, "told": 1, "nextCursor": null}));
+    // Once more: what waits is replaced, so nobody is told twice.
+    app.post(ADMIN, place, &json!({})).await;
+    let count: i64 = sqlx::query_scalar(
+        "select count(*) from agent_notification_events where payload ->> 'version' = '7'",
+    )
+    .fetch_one(&app.db.admin())
+    .await
+    .unwrap();
+    assert_eq!(count, 2001);
+    // What an agent may ask for, while the flag is on for it.
+    let optional = async || -> Vec<String> {
+        sqlx::query_scalar("select agent_optional_permissions(a) from agents a")
+            .fetch_one(&app.db.engine)
+            .await
+            .unwrap()
+    };
+    assert_eq!(optional().await, ["read:preferences"]);
+    let off = json!({"enabled": false});
+    app.send_json(OPERATOR, Method::PUT, "/admin/flags/ADVANCED_AGENT_PERMISSIONS", &off).await;
+    assert!(optional().await.is_empty());
+    app.execute("update agents set enabled = false").await;
+    app.post(ADMIN, place, &json!({})).await.is_error(409, "APP-409-CONFLICT");
 }

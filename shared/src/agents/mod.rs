@@ -15,6 +15,7 @@ pub mod permissions;
 mod secret;
 pub mod side;
 mod store;
+pub mod sync;
 
 use std::str::FromStr;
 

@@ -3,6 +3,7 @@
 pub(crate) mod agent_breaker;
 pub(crate) mod agent_permissions;
 pub(crate) mod agent_sessions;
+pub(crate) mod agent_sync;
 pub(crate) mod agents;
 pub(crate) mod audit;
 pub(crate) mod cache;

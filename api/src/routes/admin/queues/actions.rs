@@ -4,7 +4,8 @@ use axum::{
     Json as JsonAnswer,
     extract::{Path, State},
 };
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
+use serde_json::{Map, Value};
 use shared::{
     error::Error,
     queues::{self, Action, Batch},
@@ -64,7 +65,7 @@ pub(crate) struct DoneView {
 pub(crate) struct BulkBody {
     action: ActionView,
     /// All that the action can be done to, when left out.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "known_members")]
     filter: JobFilter,
     /// Jobs of this batch, the oldest; 1 to 500.
     #[serde(default = "usual_batch")]
@@ -77,6 +78,16 @@ pub(crate) struct BulkBody {
 
 fn usual_batch() -> i64 {
     100
+}
+
+/// A filter with a misspelt member would be a wider one.
+fn known_members<'de, D: Deserializer<'de>>(members: D) -> Result<JobFilter, D::Error> {
+    let members = Map::<String, Value>::deserialize(members)?;
+    let known = ["status", "tenant", "kind", "subject", "since", "until", "error", "includeDiscarded"];
+    match members.keys().find(|name| !known.contains(&name.as_str())) {
+        Some(unknown) => Err(D::Error::custom(format!("unknown field `{unknown}`"))),
+        None => serde_json::from_value(Value::Object(members)).map_err(D::Error::custom),
+    }
 }
 
 /// A job with which it could not be done.

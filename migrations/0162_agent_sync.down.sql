@@ -1,0 +1,1 @@
+drop function agent_sync(text, uuid, bigint, text);
