@@ -28,6 +28,7 @@ fn streaming(builder: Builder, redis: &RedisServer) -> Builder {
 }
 
 /// None, with a line that says so, where Redis is not installed; CI installs it.
+#[expect(clippy::print_stderr, reason = "a test that is left out says so")]
 async fn redis() -> Result<Option<RedisServer>> {
     let redis = RedisServer::start().await?;
     if redis.is_none() {
