@@ -239,7 +239,7 @@ pub(crate) async fn list_queues(
         true => processes(app.queues.processes().await?, &paused),
         false => (Vec::new(), Vec::new()),
     };
-    let queues = lines.into_iter().map(|line| shown(line, &paused, is_operator)).collect();
+    let queues = lines.iter().map(|line| shown(line, &paused, is_operator)).collect();
     Ok(JsonAnswer(QueueList { queues, tenant_id, measured_at, workers, schedules }))
 }
 
@@ -295,7 +295,7 @@ pub(crate) async fn resume_queue(
     Ok(JsonAnswer(PauseView { queue: queue.name, paused: false, changed }))
 }
 
-fn shown(line: Line, paused: &[Paused], is_operator: bool) -> QueueView {
+fn shown(line: &Line, paused: &[Paused], is_operator: bool) -> QueueView {
     let Levels { due, oldest_at, delayed, running, parked } = line.levels;
     let waited = oldest_at.map_or(0.0, |at| (Utc::now() - at).as_seconds_f64().max(0.0));
     let per_minute = i32::try_from(line.totals.hour.all()).map_or(f64::INFINITY, f64::from) / 60.0;
