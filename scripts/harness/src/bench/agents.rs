@@ -26,7 +26,8 @@ const ROUND: usize = 25;
 /// # Errors
 /// Somebody is not signed in, or an agent that is well is not told.
 pub(super) async fn measure(plan: &Plan, stack: &mut Stack) -> Result<Table> {
-    let (_process, address) = stack.another_api(&CHEAP).await?;
+    let (_process, address) =
+        stack.another_api(&[CHEAP[0], CHEAP[1], ("TRUSTED_PROXIES", "127.0.0.0/8")]).await?;
     let api = Api::at(address);
     let admin = Admin { http: crate::client::http(), base: format!("http://{address}") };
     let account = api.account("told@bench.example").await?;
