@@ -220,18 +220,10 @@ pub async fn start(config: Config, extras: Extras) -> anyhow::Result<Running> {
         configured::apply(&engine_pool, &vault, config.default_tenant, &config.agents.configured).await?;
         let deliverer =
             Deliverer::new(engine_pool.clone(), vault.clone(), outbound.clone(), delivery_settings(&config));
-        if let Some(queue) = queues.iter().find(|queue| queue.name == shared::jobs::AGENT_DELIVERIES) {
-            let told = Arc::clone(&queue.told);
-            spawn(Box::pin(jobs::deliveries::when_told(
-                engine_pool.clone(),
-                told_of_deliveries,
-                told,
-                switches.clone(),
-                stopping.clone(),
-            )));
-        }
+        let deliveries = jobs::deliveries::Deliveries::new(deliverer, told_of_deliveries, stopping.clone());
+        spawn(Box::pin(deliveries.clone().when_told(switches.clone())));
         let upkeep = Upkeep {
-            deliveries: jobs::deliveries::Deliveries::new(deliverer, stopping.clone()),
+            deliveries,
             context_inactive_days: config.agents.context_inactive_days,
             outbound,
             noted: jobs::noted::Noted::default(),

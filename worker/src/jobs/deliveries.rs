@@ -1,16 +1,9 @@
-//! The queue `agent-deliveries`: a ticket says that something may be due. What it is stands in the deliveries' own table, so a
-//! ticket that is lost, doubled or stolen does no harm.
+//! The queue `agent-deliveries`. What is to be delivered stands in the deliveries' own table and is claimed there: as soon as a
+//! bell tells of it, and by the schedule's ticket when a bell was lost. A ticket that is lost, doubled or stolen does no harm.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use shared::{Error, agents::deliveries::Deliverer, jobs::AGENT_DELIVERIES, switches::Switches};
-use sqlx::PgPool;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -18,45 +11,62 @@ use tokio_util::sync::CancellationToken;
 const PATIENCE: Duration = Duration::from_secs(30);
 /// The least pause between two looks at what others may be busy with.
 const PAUSE: Duration = Duration::from_millis(50);
-/// A ticket is worked on for so long at most, well within the guard's limit.
-const AT_MOST: Duration = Duration::from_secs(180);
+/// The pause after the database failed.
+const RECOVERY: Duration = Duration::from_secs(1);
 
 /// Delivers what is due, and what soon will be.
 #[derive(Clone)]
 pub(crate) struct Deliveries {
     deliverer: Deliverer,
-    /// One handler of this process waits for what is due later; the others leave that to it.
-    waiting: Arc<AtomicBool>,
-    /// Tells it that something may be due sooner.
-    sooner: Arc<Notify>,
+    /// Tells that something may be due.
+    told: Arc<Notify>,
     stopping: CancellationToken,
 }
 
 impl Deliveries {
-    pub(crate) fn new(deliverer: Deliverer, stopping: CancellationToken) -> Self {
-        Self { deliverer, waiting: Arc::default(), sooner: Arc::default(), stopping }
+    pub(crate) fn new(deliverer: Deliverer, told: Arc<Notify>, stopping: CancellationToken) -> Self {
+        Self { deliverer, told, stopping }
     }
 
-    pub(crate) async fn run(&self) -> Result<(), Error> {
-        let begun = tokio::time::Instant::now();
+    /// A ticket's work: to have it looked whether something is due, whoever should have told of it.
+    pub(crate) fn look(&self) {
+        self.told.notify_one();
+    }
+
+    /// Delivers whenever it is told that something may be due, and again what failed, until the worker stops. A bell makes no
+    /// ticket: one for each sign-in would cost several times what the sign-in does.
+    pub(crate) async fn when_told(self, switches: Switches) {
+        // What a process that died had claimed is looked for at once.
+        self.told.notify_one();
+        let mut wait = None;
         loop {
-            self.deliverer.run(&self.stopping).await?;
-            let wait = match self.deliverer.next_due().await? {
-                Some(wait) if wait <= PATIENCE && begun.elapsed() + wait < AT_MOST => wait.max(PAUSE),
-                _ => return Ok(()),
-            };
-            if self.stopping.is_cancelled() {
-                return Ok(());
-            }
-            if self.waiting.swap(true, Ordering::SeqCst) {
-                self.sooner.notify_one();
-                return Ok(());
-            }
-            let _waits = Waits(&self.waiting);
             tokio::select! {
-                () = tokio::time::sleep(wait) => {}
-                () = self.sooner.notified() => {}
-                () = self.stopping.cancelled() => return Ok(()),
+                () = self.told.notified() => {}
+                () = tokio::time::sleep(wait.unwrap_or_default()), if wait.is_some() => {}
+                () = self.stopping.cancelled() => return,
+            }
+            tokio::select! {
+                () = switches.until_running(AGENT_DELIVERIES) => {}
+                () = self.stopping.cancelled() => return,
+            }
+            wait = self.until_none_is_due().await.unwrap_or_else(|error| {
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(error, "agents could not be told; trying again");
+                Some(RECOVERY)
+            });
+        }
+    }
+
+    /// Answers how long until a next one is due, while that is soon. A sign-in of which nobody is told costs one question.
+    async fn until_none_is_due(&self) -> Result<Option<Duration>, Error> {
+        loop {
+            match self.deliverer.next_due().await? {
+                Some(wait) if wait.is_zero() => {
+                    if self.deliverer.run(&self.told, &self.stopping).await? == 0 {
+                        return Ok(Some(PAUSE));
+                    }
+                }
+                wait => return Ok(wait.filter(|wait| *wait <= PATIENCE)),
             }
         }
     }
@@ -64,47 +74,5 @@ impl Deliveries {
     /// Makes dead what could not be delivered within a day.
     pub(crate) async fn give_up_old(&self) -> Result<u64, Error> {
         self.deliverer.give_up_old().await
-    }
-}
-
-/// Ends the waiting, also when the handler is dropped in the midst of it.
-struct Waits<'a>(&'a AtomicBool);
-
-impl Drop for Waits<'_> {
-    fn drop(&mut self) {
-        self.0.store(false, Ordering::SeqCst);
-    }
-}
-
-/// Writes a ticket whenever a bell told that agents are to be told, and has the queue fetch it.
-pub(crate) async fn when_told(
-    engine: PgPool,
-    due: Arc<Notify>,
-    queue: Arc<Notify>,
-    switches: Switches,
-    stopping: CancellationToken,
-) {
-    // What a process that died had claimed is looked for at once.
-    due.notify_one();
-    loop {
-        tokio::select! {
-            () = due.notified() => {}
-            () = stopping.cancelled() => return,
-        }
-        // While the queue is paused its tickets would only pile up.
-        tokio::select! {
-            () = switches.until_running(AGENT_DELIVERIES) => {}
-            () = stopping.cancelled() => return,
-        }
-        // Each bell a ticket of its own: the one before may have been worked on just before this commit.
-        match super::store::push_tick(&engine, AGENT_DELIVERIES, "deliver", rand::random()).await {
-            Ok(_) => queue.notify_one(),
-            Err(error) => {
-                tracing::warn!(
-                    error = &error as &dyn std::error::Error,
-                    "a ticket for deliveries was not written; the schedule's finds them"
-                );
-            }
-        }
     }
 }

@@ -137,7 +137,7 @@ async fn run(task: &str, upkeep: &Upkeep) -> Result<(), Error> {
                 tracing::info!(rows, "rows of deleted tenants were erased");
             }
         }
-        "deliver" => upkeep.deliveries.run().await?,
+        "deliver" => upkeep.deliveries.look(),
         shared::jobs::EMBEDDINGS => {
             if let Some(embedding) = &upkeep.embedding {
                 embeddings::run(engine, embedding).await?;

@@ -1,5 +1,5 @@
-//! Noting when schedules ran. Deliveries have tickets beside their schedule's, many a second perhaps, so that a run that went as
-//! the one before is noted now and then only.
+//! Noting when schedules ran. Queues have tickets beside their schedule's, many a second perhaps, so that a run that went as the
+//! one before is noted now and then only.
 
 use std::{
     collections::HashMap,

@@ -16,7 +16,7 @@ use std::{collections::HashMap, time::Duration};
 
 use secrecy::SecretString;
 use sqlx::PgPool;
-use tokio::task::JoinSet;
+use tokio::{sync::Notify, task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 use uuid::Uuid;
@@ -41,8 +41,10 @@ const AT_ONCE: usize = 128;
 const AT_ONCE_TO_ONE: usize = 16;
 /// Exchanges that end before a next claim.
 const SEVERAL: usize = 8;
-/// While deliveries are under way, others that are due are looked for this often.
+/// While deliveries are under way, others that are due are looked for this often: when nothing tells of any, and when there
+/// is a reason, which every sign-in and every delivery that ends may be.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
+const LOOK_AGAIN_WITH_REASON: Duration = Duration::from_millis(20);
 /// Bytes of an agent's answer that are read; of them [`KEPT`] are stored.
 const LARGEST: usize = 64 * 1024;
 const KEPT: usize = 8 * 1024;
@@ -83,25 +85,27 @@ impl Deliverer {
         Self { engine, vault, outbound, settings }
     }
 
-    /// Delivers until nothing is due; answers how many exchanges there were. When told to stop it claims nothing more, and
-    /// finishes what is under way.
+    /// Delivers until nothing is due; answers how many exchanges there were. Whoever tells it of more meanwhile has it look
+    /// soon. When told to stop it claims nothing more, and finishes what is under way.
     ///
     /// Each exchange is a task. Were they only futures of this one, they would stand still while it waits for a connection to
     /// claim with, and one that has just been given a connection would keep it from everybody, this one included.
     ///
     /// # Errors
     /// The database's, when what was under way is finished; what was not settled is claimed again when its lease is over.
-    pub async fn run(&self, stopping: &CancellationToken) -> Result<u64> {
+    pub async fn run(&self, told: &Notify, stopping: &CancellationToken) -> Result<u64> {
         let mut running = JoinSet::new();
         let mut busy: HashMap<(TenantId, AgentName), usize> = HashMap::new();
         let (mut made, mut broken) = (0, None);
-        let (mut ended, mut claimed_at) = (0, tokio::time::Instant::now());
+        let (mut ended, mut claimed_at) = (0, Instant::now());
+        let mut was_told = false;
         loop {
             // A claim looks at all that waits: one for several exchanges, not for each.
-            let is_time = ended >= SEVERAL || running.len() < SEVERAL || claimed_at.elapsed() >= LOOK_AGAIN;
+            let look_again = if was_told || ended > 0 { LOOK_AGAIN_WITH_REASON } else { LOOK_AGAIN };
+            let is_time = running.is_empty() || ended >= SEVERAL || claimed_at.elapsed() >= look_again;
             let claims = self.settings.enabled && !stopping.is_cancelled() && broken.is_none();
             if claims && is_time && running.len() < AT_ONCE {
-                (ended, claimed_at) = (0, tokio::time::Instant::now());
+                (ended, claimed_at, was_told) = (0, Instant::now(), false);
                 let claimed = self.claim(AT_ONCE - running.len(), &busy).await;
                 for claimed in claimed.unwrap_or_else(|error| {
                     broken = Some(error);
@@ -116,11 +120,19 @@ impl Deliverer {
                 return broken.map_or(Ok(made), Err);
             }
             // What is due meanwhile does not wait for an agent that is slow to answer.
-            let next = tokio::time::timeout(LOOK_AGAIN, running.join_next()).await;
-            let Ok(Some(told)) = next else { continue };
+            let pause = if is_time { LOOK_AGAIN } else { look_again.saturating_sub(claimed_at.elapsed()) };
+            let next = tokio::select! {
+                next = running.join_next() => next,
+                () = told.notified(), if !was_told => {
+                    was_told = true;
+                    continue;
+                }
+                () = tokio::time::sleep(pause) => continue,
+            };
+            let Some(next) = next else { continue };
             ended += 1;
-            let (agent, settled) = match told {
-                Ok(told) => told,
+            let (agent, settled) = match next {
+                Ok(settled) => settled,
                 Err(panicked) => {
                     tracing::error!(error = &panicked as &dyn std::error::Error, "telling an agent panicked");
                     continue;
@@ -187,7 +199,7 @@ impl Deliverer {
     }
 
     async fn tell_and_settle(&self, claimed: Claimed) -> Result<()> {
-        let begun = tokio::time::Instant::now();
+        let begun = Instant::now();
         let mut version = None;
         let told = match self.request(&claimed).await {
             Ok((request, told_version)) => {
