@@ -1,6 +1,7 @@
 //! The first five minutes: a turn with the offline model, waited for, polled and followed [T1]-[T3], [M2].
 
 use anyhow::{Context, Result, ensure};
+use chrono::{TimeDelta, Utc};
 use harness::client::{Chat, Client, Posted};
 use harness::stack::ModelChoice;
 use serde_json::{Value, json};
@@ -227,6 +228,42 @@ async fn a_running_turns_messages_are_messages_of_its_chat() -> Result<()> {
         let rest = client.get(&format!("/v1/chat_messages?chatUid={chat_uid}&limit=10")).await?;
         ensure_eq!(rest.json()["items"].as_array().map(Vec::len), Some(4), "{}", rest.body);
         stack.check().await
+    })
+    .await
+}
+
+/// Runs a turn and answers what its model was sent.
+async fn prompt(stack: &harness::stack::Stack) -> Result<String> {
+    say(&stack.client(0), None, "What day is it?").await?;
+    let sent = stack.model().received().pop().context("the model was not asked")?;
+    Ok(String::from_utf8_lossy(&sent.body).into_owned())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_model_is_told_what_day_it_is_where_the_person_is() -> Result<()> {
+    run(here(), async |stack| {
+        let client = stack.client(0);
+        // 26 hours apart: it is never the same day at both.
+        for (zone, hours) in [("Pacific/Kiritimati", 14), ("Etc/GMT+12", -12)] {
+            let preferences =
+                client.request("PUT", "/api/v1/me/preferences").json(&json!({"timezone": zone}));
+            ensure_eq!(client.send(preferences).await?.status, 200, "{zone}");
+            let there = || (Utc::now() + TimeDelta::hours(hours)).format("%Y-%m-%d, a %A").to_string();
+            let before = there();
+            let told = prompt(stack).await?;
+            let says =
+                |day: &String| told.contains(&format!("Today is {day}. The person's timezone is {zone}."));
+            ensure!([before, there()].iter().any(says), "{told}");
+        }
+        // A name that this server does not know (any more) stops nobody's turns.
+        sqlx::query(
+            "update user_contexts set context_data = '{\"preferences\": {\"timezone\": \"Mars/Base\"}}'",
+        )
+        .execute(&stack.database.admin)
+        .await?;
+        let told = prompt(stack).await?;
+        ensure!(told.contains("The person's timezone is UTC."), "{told}");
+        Ok(())
     })
     .await
 }

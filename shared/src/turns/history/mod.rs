@@ -60,6 +60,7 @@ pub struct Context {
     pub policies: Policies,
     /// The tenant's own, if it has one.
     pub system_prompt: Option<String>,
+    /// Of their preferences, otherwise of their account.
     pub timezone: String,
     /// Date and time where the user is, `YYYY-MM-DD HH:MM Weekday`.
     pub local_time: String,

@@ -26,14 +26,16 @@ pub(super) struct Beginning {
 pub(super) async fn beginning(tx: &mut TenantTx, claimed: &Claimed, limit: i64) -> Result<Beginning> {
     let (tenant, user) = (tx.actor().tenant, tx.actor().user);
     let row = sqlx::query(
-        "select t.system_prompt, u.timezone,
-                to_char(now() at time zone u.timezone, 'YYYY-MM-DD HH24:MI FMDay') as local_time,
+        "select t.system_prompt, z.timezone,
+                to_char(now() at time zone z.timezone, 'YYYY-MM-DD HH24:MI FMDay') as local_time,
                 (select jsonb_object_agg(p.tool, p.policy) from tool_policies p where p.tenant_id = t.id) as policies,
                 array(select payload from items
                       where tenant_id = $1 and kind = 'chat_message' and parent_uid = $3 and ordinal < $4
                         and ordinal >= coalesce((s.up_to_turn + 1) << 20, 0) and deleted_at is null
                       order by ordinal desc limit $5) as history, s.summary
          from tenants t cross join users u
+         left join user_contexts k on k.tenant_id = t.id and k.user_id = u.id
+         cross join lateral known_zone(coalesce(k.context_data #>> '{preferences,timezone}', u.timezone)) z (timezone)
          left join conversation_summaries s on s.tenant_id = t.id and s.conversation_id = $6 and s.up_to_turn > 0
          where t.id = $1 and u.id = $2",
     )
