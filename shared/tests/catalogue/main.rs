@@ -104,6 +104,30 @@ async fn every_tenants_table_can_be_exported_and_erased() {
 }
 
 #[tokio::test]
+async fn how_long_rows_are_kept_is_written_down_for_every_table() {
+    let db = TestDb::new().await;
+    let mut tables = names(
+        &db,
+        "select c.relname::text from pg_class c
+         where c.relnamespace = 'public'::regnamespace and c.relkind in ('r', 'p') and not c.relispartition
+           and c.relname <> '_sqlx_migrations'",
+    )
+    .await;
+    tables.sort();
+    let document = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/data-model.md");
+    let document = std::fs::read_to_string(document).unwrap();
+    let section = document.split("\n## Retention\n").nth(1).unwrap().split("\n## ").next().unwrap();
+    let rows = section.lines().filter(|line| line.starts_with("| ")).skip(1);
+    let mut written: Vec<String> = rows
+        .flat_map(|row| row.split('|').nth(1).unwrap().split(','))
+        .map(|name| name.trim().to_owned())
+        .filter(|name| !name.contains("apalis") && !name.contains("---"))
+        .collect();
+    written.sort();
+    assert_eq!(written, tables, "docs/data-model.md, Retention");
+}
+
+#[tokio::test]
 async fn partitions_grant_nothing_because_they_inherit_no_policy() {
     let db = TestDb::new().await;
     let granted = names(

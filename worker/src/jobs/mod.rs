@@ -22,7 +22,7 @@ use shared::{
     queues,
     remote::{self, Gateway},
     tenancy::{
-        control,
+        audit, control,
         secrets::{self, Rotated, SecretStore},
     },
     vault::Vault,
@@ -192,6 +192,7 @@ async fn retain(engine: &PgPool, chunk: i64) -> Result<(), Error> {
     }
     let whole_chunk = u64::try_from(chunk).unwrap_or(u64::MAX);
     while changes::forget(engine, TimeDelta::days(FEED_DAYS), chunk).await? >= whole_chunk {}
+    while audit::forget_agents(engine, chunk).await? >= chunk {}
     while store::roll_up_usage(engine, chunk).await? >= whole_chunk {}
     outcome
 }
@@ -275,6 +276,53 @@ mod tests {
         for (table, left) in tables {
             assert_eq!(count(&db, table).await, left, "{table}");
         }
+    }
+
+    #[tokio::test]
+    async fn what_agents_asked_is_forgotten_and_what_people_did_is_not() {
+        let db = TestDb::new().await;
+        sqlx::raw_sql(
+            "insert into audit_log (tenant_id, acted_as, action, at)
+             select gen_random_uuid(), a.who, a.age || ' days', now() - make_interval(days => a.age)
+             from (values ('agent', 91), ('agent', 91), ('agent', 400), ('agent', 89), ('admin', 400), ('operator', 400), ('system', 400)) a (who, age)",
+        )
+        .execute(&db.admin())
+        .await
+        .unwrap();
+        // Neither by itself nor through the function more than what has had its time.
+        let refused = sqlx::query("delete from audit_log").execute(&db.engine).await.unwrap_err();
+        assert_eq!(refused.as_database_error().and_then(|error| error.code()).as_deref(), Some("42501"));
+        assert_eq!(audit::forget_agents(&db.engine, 1).await.unwrap(), 1);
+        retain(&db.engine, 1).await.unwrap();
+        let left: Vec<(String, String)> =
+            sqlx::query_as("select acted_as, action from audit_log order by acted_as")
+                .fetch_all(&db.admin())
+                .await
+                .unwrap();
+        let left: Vec<_> = left.iter().map(|(who, age)| (who.as_str(), age.as_str())).collect();
+        let old = "400 days";
+        assert_eq!(left, [("admin", old), ("agent", "89 days"), ("operator", old), ("system", old)]);
+    }
+
+    #[tokio::test]
+    async fn a_context_that_changes_all_the_time_keeps_its_newest_versions() {
+        let db = TestDb::new().await;
+        sqlx::raw_sql(
+            "insert into user_contexts (tenant_id, user_id, version, updated_at)
+             select gen_random_uuid(), gen_random_uuid(), v, now() from (values (1), (500), (507)) c (v);
+             insert into user_context_history (tenant_id, user_id, version, context_data, changed_parts, changed_by)
+             select tenant_id, user_id, n, '{}', '{}', 'user' from user_contexts, generate_series(1, version) n",
+        )
+        .execute(&db.admin())
+        .await
+        .unwrap();
+        retain(&db.engine, 3).await.unwrap();
+        let kept: Vec<(i64, i64)> =
+            sqlx::query_as("select min(version), max(version) from user_context_history group by tenant_id order by max(version)")
+                .fetch_all(&db.admin())
+                .await
+                .unwrap();
+        assert_eq!(kept, [(1, 1), (1, 500), (8, 507)]);
     }
 
     #[tokio::test]

@@ -91,6 +91,13 @@ pub(crate) const DELETIONS: &[Deletion] = &[
                 where h.created_at < now() - interval '90 days' and h.version < c.version limit $1)",
     },
     Deletion {
+        what: "versions of contexts before the newest 500 of each",
+        sql: "delete from user_context_history where (tenant_id, user_id, version) in (
+                select h.tenant_id, h.user_id, h.version from user_contexts c
+                join user_context_history h on h.tenant_id = c.tenant_id and h.user_id = c.user_id and h.version <= c.version - 500
+                limit $1)",
+    },
+    Deletion {
         what: "events of sign-ins over a year old",
         sql: "delete from authentication_events where (tenant_id, id) in (
                 select tenant_id, id from authentication_events where created_at < now() - interval '1 year' limit $1)",

@@ -1,11 +1,12 @@
-//! The audit log: what admins and operators did, and who used a secret. Rows are added in the transaction of what they
-//! tell of, and no role that serves can change or remove one.
+//! The audit log: what admins and operators did, who used a secret, and what agents asked for. Rows are added in the
+//! transaction of what they tell of, and no role that serves can change or remove one; those about agents end by a function
+//! that removes nothing else.
 
 mod store;
 
 use chrono::{DateTime, Utc};
 use serde_json::Value;
-use sqlx::PgConnection;
+use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
 use super::{AdminActor, OperatorActor};
@@ -114,6 +115,14 @@ pub(crate) async fn record_of_agent(
     entry.details["agent"] = Value::from(by.agent);
     let by = store::By { user: None, acted_as: "agent", request_id: by.request_id };
     store::insert(connection, tenant, &by, &entry).await
+}
+
+/// Removes entries about agents' requests that are over 90 days old, so many at most; answers how many. What people did stays.
+///
+/// # Errors
+/// The database's.
+pub async fn forget_agents(engine: &PgPool, chunk: i64) -> Result<i64> {
+    store::forget_agents(engine, chunk).await
 }
 
 /// A page of the tenant's log, newest first, after the row that the cursor names.

@@ -1,6 +1,6 @@
 //! SQL of the audit log.
 
-use sqlx::PgConnection;
+use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
 use super::{Entry, Recorded};
@@ -50,4 +50,8 @@ pub(super) async fn list(tx: &mut TenantTx, before: Option<Uuid>, limit: i64) ->
     .bind(limit)
     .fetch_all(tx.connection())
     .await?)
+}
+
+pub(super) async fn forget_agents(engine: &PgPool, chunk: i64) -> Result<i64> {
+    Ok(sqlx::query_scalar("select audit_log_forget_agents($1)").bind(chunk).fetch_one(engine).await?)
 }
