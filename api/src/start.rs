@@ -22,6 +22,7 @@ use shared::{
     queues::Queues,
     remote::{Gateway, GatewaySettings, Registry},
     sessions::{LastAccessed, Sessions, TokenKeys},
+    switches::Switches,
     telemetry::Recorder,
     tenancy::policies::KnownPolicies,
     turns::{TurnSettings, Turns},
@@ -72,7 +73,7 @@ pub async fn start_with_entities(config: Config, entities: &'static [EntityDef])
     let counters = Arc::new(Counters::start(db::relaxed_pool(engine_options)));
 
     let listen_options = options(&config.db_listen_url, "DB_LISTEN_URL", DbRole::Engine)?;
-    let channels = [Channel::Events, Channel::Turns, Channel::Changes, Channel::Contexts];
+    let channels = [Channel::Events, Channel::Turns, Channel::Changes, Channel::Contexts, Channel::Switches];
     let bell = Bell::start(listen_options, &engine, &channels);
     let rung = bell.clone();
     let tenants =
@@ -123,6 +124,7 @@ pub async fn start_with_entities(config: Config, entities: &'static [EntityDef])
         Arc::new(connections.clone()),
         // It lists tools and calls none.
         None,
+        Switches::start(engine.clone(), &bell, draining.clone()),
     );
     let app = App::new(Parts {
         queues: Queues::new(engine.clone(), tenants.clone(), turns.clone(), bell.clone()),

@@ -159,12 +159,14 @@ pub async fn start(config: Config, extras: Extras) -> anyhow::Result<Running> {
         ToolCache::start(config.cache, cache_tenants, engine_pool.clone(), bell.clone(), killed.clone());
     let embedder =
         config.embeddings.as_ref().map(|embeddings| Embedder::new(embeddings, &http)).transpose()?;
+    let switches = Switches::start(engine_pool.clone(), &bell, killed.clone());
     let gateway = Gateway::start(
         registry,
         Outbound::new(&config.outbound_allow),
         GatewaySettings::of(&config.remote),
         Arc::new(connections.clone()),
         Some(cache.clone()),
+        switches.clone(),
     );
     let mut tools = shared::workspace::turn_tools();
     tools.extend(extras.tools);
@@ -194,7 +196,6 @@ pub async fn start(config: Config, extras: Extras) -> anyhow::Result<Running> {
     let supervisor =
         Supervisor::start(Arc::clone(&engine), role, stopping.clone(), killed.clone(), hasten.clone())
             .await?;
-    let switches = Switches::start(engine_pool.clone(), &bell, killed.clone());
     let spawn = |work: futures::future::BoxFuture<'static, ()>| {
         tokio::spawn(killed.clone().run_until_cancelled_owned(work));
     };

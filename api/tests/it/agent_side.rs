@@ -9,7 +9,7 @@ use crate::app::{ADMIN, Answered, FOREIGNER, MEMBER, TestApp};
 const NOBODY: &str = "0198c0de-0000-7000-8000-000000000000";
 
 /// An agent as its owner knows it.
-struct Agent {
+pub(crate) struct Agent {
     name: String,
     api_key: String,
     client_secret: String,
@@ -22,7 +22,7 @@ impl Agent {
 }
 
 impl TestApp {
-    async fn register_agent(&self, key: &str, name: &str, more: Value) -> Agent {
+    pub(crate) async fn register_agent(&self, key: &str, name: &str, more: Value) -> Agent {
         let mut body = json!({"name": name, "endpoint": "https://agents.example.com/x"});
         for (field, value) in more.as_object().unwrap() {
             body[field] = value.clone();
@@ -39,13 +39,13 @@ impl TestApp {
     }
 
     /// A token with all that the agent may have.
-    async fn agent_token(&self, agent: &Agent) -> String {
+    pub(crate) async fn agent_token(&self, agent: &Agent) -> String {
         let answered = self.ask_for_token(&agent.body()).await;
         assert_eq!(answered.status, StatusCode::OK, "{answered:?}");
         answered.json()["access_token"].as_str().unwrap().to_owned()
     }
 
-    async fn as_agent(&self, token: &str, method: Method, path: &str) -> Answered {
+    pub(crate) async fn as_agent(&self, token: &str, method: Method, path: &str) -> Answered {
         self.send(self.request(method, path).header("X-Agent-Authorization", token)).await
     }
 
@@ -54,11 +54,11 @@ impl TestApp {
         self.send(request.json(body)).await
     }
 
-    async fn user_of(&self, key: &str) -> String {
+    pub(crate) async fn user_of(&self, key: &str) -> String {
         self.get(key, "/api/v1/me/context").await.json()["user_id"].as_str().unwrap().to_owned()
     }
 
-    async fn set_context(&self, key: &str, body: &Value) {
+    pub(crate) async fn set_context(&self, key: &str, body: &Value) {
         let changed = self.send_json(key, Method::PATCH, "/api/v1/me/context", body).await;
         assert_eq!(changed.status, StatusCode::OK, "{changed:?}");
     }
@@ -72,7 +72,7 @@ impl TestApp {
     }
 }
 
-fn context_of(user: &str) -> String {
+pub(crate) fn context_of(user: &str) -> String {
     format!("/api/v1/agents/users/{user}/context")
 }
 

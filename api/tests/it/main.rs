@@ -1,6 +1,7 @@
 //! The API as its clients see it: a real server over a real database, no worker.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod agent_flags;
 mod agent_side;
 mod app;
 mod auth;

@@ -1,5 +1,5 @@
 //! Feature flags: what operators switch on for everybody, for nobody, or for a part of all subjects. A subject is a user (by
-//! id) or an agent (by name).
+//! id), an agent or a remote MCP server (by name).
 //!
 //! Invariant: whoever has a feature keeps it while its percentage grows. Each subject has a place among all, which comes from
 //! a hash of the flag's name and the subject's, so that the parts of different flags are not the same people. The function
@@ -27,7 +27,7 @@ use crate::{
 pub const ADVANCED_AGENT_PERMISSIONS: &str = "ADVANCED_AGENT_PERMISSIONS";
 /// Whether agents' health and the time that deliveries take are recorded; by agent.
 pub const AGENT_PERFORMANCE_MONITORING: &str = "AGENT_PERFORMANCE_MONITORING";
-/// Whether an agent that fails is left alone for a while; by agent.
+/// Whether an agent or a remote MCP server that fails is left alone for a while; by agent, by server.
 pub const CIRCUIT_BREAKER_ENABLED: &str = "CIRCUIT_BREAKER_ENABLED";
 /// Whether agents are told of a user; by user.
 pub const MCP_AGENT_NOTIFICATIONS: &str = "MCP_AGENT_NOTIFICATIONS";
@@ -68,7 +68,9 @@ pub fn about(flag: &str) -> &'static str {
     match flag {
         ADVANCED_AGENT_PERMISSIONS => "What agents may ask for beyond their required permissions. By agent",
         AGENT_PERFORMANCE_MONITORING => "The health checks of agents and the time of deliveries. By agent",
-        CIRCUIT_BREAKER_ENABLED => "Leaving agents alone for a while that fail. By agent",
+        CIRCUIT_BREAKER_ENABLED => {
+            "Leaving agents and remote MCP servers alone for a while that fail. By agent and by server"
+        }
         MCP_AGENT_NOTIFICATIONS => "Telling agents of users. By user",
         _ => "",
     }

@@ -63,6 +63,12 @@ impl Breaker {
         Some(Leave { breaker: self, is_trial, said: false })
     }
 
+    /// Leave to call, left alone or not. What comes of the call counts all the same, so that the breaker stands as it should
+    /// when it is heeded again.
+    pub fn leave_unheeded(&self) -> Leave<'_> {
+        Leave { breaker: self, is_trial: false, said: false }
+    }
+
     /// Whether calls are refused now.
     #[must_use]
     pub fn is_open(&self) -> bool {
@@ -143,11 +149,16 @@ mod tests {
     }
 
     #[test]
-    fn it_stays_open_for_its_time() {
+    fn it_stays_open_for_its_time_and_who_does_not_heed_it_may_close_it() {
         let breaker = breaker(Duration::from_secs(600));
         for _ in 0..3 {
-            breaker.leave().unwrap().failed();
+            breaker.leave_unheeded().failed();
         }
         assert!(breaker.is_open() && breaker.leave().is_none());
+        breaker.leave_unheeded().failed();
+        drop(breaker.leave_unheeded());
+        assert!(breaker.is_open());
+        breaker.leave_unheeded().answered();
+        assert!(!breaker.is_open() && breaker.leave().is_some());
     }
 }

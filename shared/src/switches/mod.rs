@@ -43,13 +43,19 @@ impl Switches {
         Self(copy)
     }
 
+    /// As long as nobody has read the tables: nothing is paused and every flag is on. For programs that no operator switches.
+    #[must_use]
+    pub fn untouched() -> Self {
+        Self(watch::channel(Arc::default()).1)
+    }
+
     /// Whether a queue stands still.
     #[must_use]
     pub fn is_paused(&self, queue: &str) -> bool {
         self.0.borrow().paused.iter().any(|paused| paused == queue)
     }
 
-    /// Whether a flag is on for this subject: a user's id, an agent's name.
+    /// Whether a flag is on for this subject: a user's id, an agent's or a server's name.
     #[must_use]
     pub fn is_on(&self, flag: &str, subject: &str) -> bool {
         self.0

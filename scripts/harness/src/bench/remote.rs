@@ -15,6 +15,7 @@ use shared::{
     outbound::Outbound,
     remote::{Gateway, GatewaySettings, NoConnections, Registry, file},
     resilience::BreakerSettings,
+    switches::Switches,
     tools::{OutsideCall, ToolDef, ToolRun},
     vault::Vault,
 };
@@ -165,5 +166,6 @@ fn gateway(stack: &Stack, fake: &FakeMcp) -> Result<Gateway> {
     };
     let registry =
         Registry::new(TenantDb::new(app, counters), Vault::new(&[SecretString::from(KEY)])?, &servers)?;
-    Ok(Gateway::start(registry, Outbound::new(&[loopback]), settings, Arc::new(NoConnections), None))
+    let outbound = Outbound::new(&[loopback]);
+    Ok(Gateway::start(registry, outbound, settings, Arc::new(NoConnections), None, Switches::untouched()))
 }

@@ -21,6 +21,7 @@ use shared::{
         Auth, FixedServer, Gateway, GatewaySettings, OAuthSettings, Registry, ServerDefinition, Standing,
         Toolset,
     },
+    switches::Switches,
     tools::{OutsideCall, ToolRun},
     vault::Vault,
 };
@@ -126,7 +127,9 @@ impl Person {
         });
         let settings =
             GatewaySettings { read_time: Duration::from_secs(10), ..GatewaySettings::of(&config.remote) };
-        let gateway = Gateway::start(registry, outbound, settings, Arc::new(connections.clone()), None);
+        let switches = Switches::untouched();
+        let gateway =
+            Gateway::start(registry, outbound, settings, Arc::new(connections.clone()), None, switches);
         let http =
             reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).build()?;
         Ok(Self { actor: Actor::of_turn(tenant, user), connections, gateway, http })

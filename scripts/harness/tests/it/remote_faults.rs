@@ -155,6 +155,36 @@ async fn a_server_that_keeps_failing_is_left_alone_and_tried_again() -> Result<(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_its_flag_off_a_server_that_fails_is_asked_all_the_same() -> Result<()> {
+    let docs = FakeMcp::start(Era::Legacy, vec![FakeTool::writes("write", Behaviour::Echo)]).await?;
+    // Left alone for longer than the test takes.
+    let builder = impatient(here())
+        .env("MCP_CIRCUIT_BREAKER_FAILURE_THRESHOLD", "1")
+        .env("MCP_CIRCUIT_BREAKER_RECOVERY_TIMEOUT", "600");
+    run(builder, async |stack: &mut Stack| {
+        let client = stack.client(0);
+        add(&client, "docs", &docs, json!({})).await?;
+        let failed =
+            async || Ok::<_, anyhow::Error>(result(&call(&client, "docs.write", &json!({})).await?).1);
+        ensure!(!failed().await?, "well");
+        docs.refuse_everything(Some(500));
+        ensure!(failed().await?, "not well");
+        docs.refuse_everything(None);
+        let asked = || docs.received_of("tools/call").len();
+        let before = asked();
+        ensure!(failed().await? && asked() == before, "it is not left alone");
+        // A flag that is on for no server's name: as good as off.
+        let off = client
+            .request("PUT", "/admin/flags/CIRCUIT_BREAKER_ENABLED")
+            .json(&json!({"enabled": true, "percent": 0}));
+        let answer = client.send(off).await?;
+        ensure_eq!(answer.status, 200, "{}", answer.body);
+        crate::remote::until("it is asked", async || Ok(!failed().await?)).await
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_forgotten_session_is_opened_again() -> Result<()> {
     let docs = FakeMcp::start(Era::Legacy, vec![FakeTool::writes("write", Behaviour::Echo)]).await?;
     run(impatient(here()), async |stack: &mut Stack| {

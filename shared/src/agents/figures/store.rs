@@ -30,7 +30,8 @@ pub(super) async fn ended(
 
 pub(super) async fn breakers(engine: &PgPool) -> Result<Vec<(String, bool)>> {
     Ok(sqlx::query_as(
-        "select agent, bool_or(coalesce(open_until > clock_timestamp(), false)) from agent_breakers
+        "select agent, bool_or(coalesce(open_until > clock_timestamp(), false)) and flag_is_on('CIRCUIT_BREAKER_ENABLED', agent)
+         from agent_breakers
          group by agent order by agent limit 500",
     )
     .fetch_all(engine)

@@ -41,10 +41,12 @@ use crate::{
     config::RemoteConfig,
     connections::Credential,
     error::{Code, Error, Origin, Result},
+    flags::CIRCUIT_BREAKER_ENABLED,
     identity::Actor,
     ids::{SessionId, TenantId, UserId},
     outbound::Outbound,
-    resilience::{Breaker, BreakerSettings},
+    resilience::{Breaker, BreakerSettings, Leave},
+    switches::Switches,
     tenancy::remembered::Remembered,
 };
 
@@ -146,6 +148,7 @@ pub(super) struct Inner {
     settings: GatewaySettings,
     credentials: Arc<dyn UserCredentials>,
     cache: Option<ToolCache>,
+    switches: Switches,
     wire: OnceCell<Wire>,
     sessions: Sessions,
     listings: Remembered<ListingKey, Arc<Listing>>,
@@ -165,15 +168,26 @@ struct Known {
 
 /// What stands before a tenant's calls to a server.
 struct ServerGate {
-    server: String,
+    name: String,
+    counted_as: String,
     breaker: Breaker,
+    switches: Switches,
     permits: Semaphore,
 }
 
 impl ServerGate {
+    /// Leave to call, or none while the server is left alone.
+    fn leave(&self) -> Option<Leave<'_>> {
+        if self.is_heeded() { self.breaker.leave() } else { Some(self.breaker.leave_unheeded()) }
+    }
+
+    fn is_heeded(&self) -> bool {
+        self.switches.is_on(CIRCUIT_BREAKER_ENABLED, &self.name)
+    }
+
     fn report(&self) {
-        let state = if self.breaker.is_open() { 1.0 } else { 0.0 };
-        metrics::gauge!("circuit_breaker_state", "target" => self.server.clone()).set(state);
+        let state = if self.is_heeded() && self.breaker.is_open() { 1.0 } else { 0.0 };
+        metrics::gauge!("circuit_breaker_state", "target" => self.counted_as.clone()).set(state);
     }
 }
 
@@ -186,6 +200,7 @@ impl Gateway {
         settings: GatewaySettings,
         credentials: Arc<dyn UserCredentials>,
         cache: Option<ToolCache>,
+        switches: Switches,
     ) -> Self {
         let inner = Arc::new(Inner {
             registry,
@@ -193,6 +208,7 @@ impl Gateway {
             settings,
             credentials,
             cache,
+            switches,
             wire: OnceCell::new(),
             sessions: Sessions::default(),
             listings: Remembered::new(listing::BELIEVED, REMEMBERED),
@@ -387,7 +403,7 @@ impl Inner {
         credential: Option<&Credential>,
     ) -> Result<Vec<rmcp::model::Tool>, Failure> {
         let gate = self.gate(server, actor.tenant);
-        let Some(leave) = gate.breaker.leave() else {
+        let Some(leave) = gate.leave() else {
             return Err(Failure::Unavailable("it has failed several times and is left alone".to_owned()));
         };
         let fetched = async {
@@ -438,7 +454,9 @@ impl Inner {
         }
         let made = || {
             Arc::new(ServerGate {
-                server: server.counted_as(),
+                name: server.name().to_owned(),
+                counted_as: server.counted_as(),
+                switches: self.switches.clone(),
                 breaker: Breaker::new(self.settings.breaker),
                 permits: Semaphore::new(usize::try_from(server.definition.concurrency).unwrap_or(16)),
             })

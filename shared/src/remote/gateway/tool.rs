@@ -106,7 +106,7 @@ impl RemoteTool {
         let mut credential = self.credential(gateway, call).await?;
         let (mut may_retry, mut may_renew) = (self.effect.may_run_again(), credential.is_some());
         loop {
-            let Some(leave) = gate.breaker.leave() else {
+            let Some(leave) = gate.leave() else {
                 let sentence =
                     format!("the server {name} has failed several times and is left alone for a while");
                 return Err(Error::new(Code::McpUnavailable, sentence));
