@@ -25,7 +25,7 @@ const CONNECTIONS: usize = 16;
 /// How long a connection may take for its request, and how long it is kept.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Counts the tokens of a model call.
+/// Counts the tokens of a model call that this process settled. What turns used on all workers is for an api to tell.
 pub(crate) fn count_tokens(provider: Provider, usage: &Usage) {
     let kinds = [
         ("input", usage.input),
@@ -34,7 +34,7 @@ pub(crate) fn count_tokens(provider: Provider, usage: &Usage) {
         ("cache_write", usage.cache_write),
     ];
     for (kind, tokens) in kinds {
-        metrics::counter!("model_tokens_total", "provider" => provider.as_str(), "kind" => kind)
+        metrics::counter!("model_call_tokens_total", "provider" => provider.as_str(), "kind" => kind)
             .increment(u64::try_from(tokens).unwrap_or(0));
     }
 }

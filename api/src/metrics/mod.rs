@@ -17,7 +17,7 @@ use shared::{
     telemetry::Recorder,
     turns::{
         Status,
-        figures::{self, DURATION_BOUNDS, EndedTurns},
+        figures::{self, DURATION_BOUNDS, EndedTurns, UsedTokens},
     },
     workspace::changes,
 };
@@ -88,12 +88,16 @@ impl Metrics {
         let after = turns.counted_until.unwrap_or(now - uptime - SETTLING);
         let until = (now - SETTLING).max(after);
         let ended = figures::ended(engine, after, until).await?;
+        let tokens = figures::tokens(engine, after, until).await?;
+        let told_after = deliveries.counted_until.unwrap_or(after);
+        let told_until = until.max(told_after);
+        let told = agent_figures::ended(engine, told_after, told_until).await?;
+        // All was read: it is counted as a whole, or by the next scrape.
         turns.counted_until = Some(until);
-        let after = deliveries.counted_until.unwrap_or(after);
-        let told = agent_figures::ended(engine, after, until.max(after)).await?;
-        deliveries.counted_until = Some(until.max(after));
+        deliveries.counted_until = Some(told_until);
         told.iter().for_each(|ended| deliveries.add(ended));
         ended.iter().for_each(|ended| turns.add(ended));
+        tokens.iter().for_each(count_tokens);
         let mut text = String::new();
         // Writing to a String cannot fail.
         let _ = queue_lines(&mut text, &levels, now)
@@ -102,6 +106,20 @@ impl Metrics {
             .and_then(|()| turns.lines(&mut text))
             .and_then(|()| deliveries.lines(&mut text));
         Ok(text)
+    }
+}
+
+/// By the recorder, which has the tokens of embeddings under the same name.
+fn count_tokens(used: &UsedTokens) {
+    let kinds = [
+        ("input", used.input),
+        ("output", used.output),
+        ("cache_read", used.cache_read),
+        ("cache_write", used.cache_write),
+    ];
+    for (kind, tokens) in kinds {
+        metrics::counter!("model_tokens_total", "provider" => used.provider.clone(), "kind" => kind)
+            .increment(u64::try_from(tokens).unwrap_or(0));
     }
 }
 

@@ -14,7 +14,11 @@ const COUNTERS: &[(&str, &str)] = &[
         "errors_total",
         "Requests that were answered with an error, and runs of turns that failed, by origin and code.",
     ),
-    ("model_tokens_total", "Tokens of model calls that this process settled, by provider and kind."),
+    (
+        "model_tokens_total",
+        "Tokens by provider and kind: at an api those of turns that ended, on all workers; of embeddings those of this process.",
+    ),
+    ("model_call_tokens_total", "Tokens of model calls that this worker settled, by provider and kind."),
     (
         "auth_events_total",
         "Sign-ups, sign-ins, refreshes, sign-outs and changes of API keys, by event type and outcome.",

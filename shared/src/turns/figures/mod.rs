@@ -1,4 +1,4 @@
-//! Figures over all tenants, for monitoring: how turns ended.
+//! Figures over all tenants, for monitoring: how turns ended, and what their models used.
 
 mod store;
 
@@ -24,6 +24,18 @@ pub struct EndedTurns {
     pub seconds: f64,
 }
 
+/// What the models of turns that ended within a span of time used, by provider.
+#[derive(Debug, Clone, PartialEq, sqlx::FromRow)]
+pub struct UsedTokens {
+    pub provider: String,
+    pub input: i64,
+    pub output: i64,
+    /// Of the input.
+    pub cache_read: i64,
+    /// Of the input.
+    pub cache_write: i64,
+}
+
 /// The database's time.
 ///
 /// # Errors
@@ -46,4 +58,12 @@ pub async fn active_sessions(engine: &PgPool) -> Result<i64> {
 /// The database's.
 pub async fn ended(engine: &PgPool, after: DateTime<Utc>, until: DateTime<Utc>) -> Result<Vec<EndedTurns>> {
     store::ended(engine, after, until).await
+}
+
+/// What the models of turns used that ended after `after` and not after `until`.
+///
+/// # Errors
+/// The database's.
+pub async fn tokens(engine: &PgPool, after: DateTime<Utc>, until: DateTime<Utc>) -> Result<Vec<UsedTokens>> {
+    store::tokens(engine, after, until).await
 }

@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use sqlx::PgPool;
 
-use super::{DURATION_BOUNDS, EndedTurns};
+use super::{DURATION_BOUNDS, EndedTurns, UsedTokens};
 use crate::{error::Result, turns::Status};
 
 pub(super) async fn now(engine: &PgPool) -> Result<DateTime<Utc>> {
@@ -41,4 +41,22 @@ pub(super) async fn ended(
         seconds,
     };
     Ok(rows.into_iter().map(ended).collect())
+}
+
+/// By the ends of turns and not of calls: an index on when calls were settled would cost every call more than its own row does.
+pub(super) async fn tokens(
+    engine: &PgPool,
+    after: DateTime<Utc>,
+    until: DateTime<Utc>,
+) -> Result<Vec<UsedTokens>> {
+    Ok(sqlx::query_as(
+        "select c.provider, sum(c.input_tokens)::bigint as input, sum(c.output_tokens)::bigint as output,
+                sum(c.cache_read_tokens)::bigint as cache_read, sum(c.cache_write_tokens)::bigint as cache_write
+         from turns t join model_calls c on c.tenant_id = t.tenant_id and c.turn_id = t.id
+         where t.finished_at > $1 and t.finished_at <= $2 group by c.provider",
+    )
+    .bind(after)
+    .bind(until)
+    .fetch_all(engine)
+    .await?)
 }
