@@ -9,12 +9,16 @@ mod connections;
 mod embeddings;
 mod keys;
 mod limits;
+mod model;
 mod network;
+mod origins;
 mod reader;
 mod redis;
 mod remote;
 mod sign_ins;
 mod tenants;
+#[cfg(test)]
+mod tests;
 mod variables;
 
 use std::{collections::HashMap, fmt, net::IpAddr, str::FromStr, time::Duration};
@@ -39,7 +43,7 @@ pub use self::{
 use crate::{
     cache::CacheSettings,
     ids::TenantId,
-    model::{self, ModelConfig, ModelId, Provider, embeddings::EmbeddingConfig},
+    model::{ModelConfig, embeddings::EmbeddingConfig},
     redis_stream::RedisConfig,
 };
 
@@ -102,11 +106,11 @@ pub struct Config {
     pub fernet_keys: Vec<SecretString>,
     /// `DEFAULT_TENANT_ID`
     pub default_tenant: TenantId,
-    /// `TENANT_*` and `WORKOS_*`
-    /// Agents that are told of users.
+    /// `*_AGENT_ENDPOINT`, `MCP_*`: agents that are told of users.
     pub agents: AgentsConfig,
     /// `REDIS_STREAMS_ENABLED`; none when it is off.
     pub redis: Option<RedisConfig>,
+    /// `TENANT_*` and `WORKOS_*`
     pub tenants: TenantConfig,
     /// `ACCESS_TOKEN_SECONDS`, `PASSWORD_HASH_*`, `JWT_*` and the like.
     pub sign_ins: SignInConfig,
@@ -227,8 +231,8 @@ fn read(reader: &mut Reader<'_>) -> Option<Config> {
     let app_port = reader.number("APP_PORT", 0, u16::MAX);
     let unset_host = IpAddr::from(if production { [0, 0, 0, 0] } else { [127, 0, 0, 1] });
     let app_host = reader.optional("APP_HOST", "an IP address").unwrap_or(unset_host);
-    let public_url = public_url(reader, app_port);
-    let cors_origins = cors_origins(reader);
+    let public_url = origins::own(reader, app_port);
+    let cors_origins = origins::of_browsers(reader);
     let mut warnings = Vec::new();
     let (api_key, fernet_keys) =
         (keys::api(reader, production), keys::fernet(reader, production, &mut warnings));
@@ -252,7 +256,7 @@ fn read(reader: &mut Reader<'_>) -> Option<Config> {
     let db_engine_url = reader.database("DB_ENGINE_URL").or_else(|| db_url.clone());
     let db_owner_url = reader.database("DB_OWNER_URL").or_else(|| db_url.clone());
     let db_listen_url = reader.database("DB_LISTEN_URL").or_else(|| db_engine_url.clone());
-    let model = model(reader);
+    let model = model::read(reader);
     Some(Config {
         app_env,
         app_host,
@@ -271,7 +275,7 @@ fn read(reader: &mut Reader<'_>) -> Option<Config> {
         tenants: tenants?,
         sign_ins,
         trusted_proxies: reader.list("TRUSTED_PROXIES", "an address or a network such as 10.0.0.0/8"),
-        outbound_allow: outbound_allow(reader, app_env),
+        outbound_allow: network::outbound_allow(reader, app_env),
         remote: remote::read(reader, connections.as_ref()),
         connections: connections?,
         db_pool_max: reader.number("DB_POOL_MAX", 3, 1000),
@@ -307,32 +311,6 @@ fn read(reader: &mut Reader<'_>) -> Option<Config> {
     })
 }
 
-/// The parts, which must also fit together: every process refuses what only a worker would come to use.
-fn model(reader: &mut Reader<'_>) -> ModelConfig {
-    let problems_before = reader.problems.len();
-    let base_url: Option<Url> = reader.optional("MODEL_BASE_URL", "an http or https URL");
-    if base_url.as_ref().is_some_and(|url| !matches!(url.scheme(), "http" | "https")) {
-        reader.refuse("MODEL_BASE_URL", "is not an http or https URL");
-    }
-    let config = ModelConfig {
-        provider: reader
-            .optional::<Provider>("MODEL_PROVIDER", "anthropic, openai, openai-compatible or offline"),
-        name: reader.text("MODEL_NAME").map(str::to_owned),
-        base_url,
-        fallbacks: reader.list::<ModelId>("MODEL_FALLBACKS", "a model written provider:model"),
-        anthropic_api_key: reader.secret("ANTHROPIC_API_KEY"),
-        openai_api_key: reader.secret("OPENAI_API_KEY"),
-        idle_timeout: reader.seconds("MODEL_IDLE_TIMEOUT_SECONDS", 0.1, 3600.0),
-        offline_delay: reader.milliseconds("MODEL_OFFLINE_DELAY_MS", 0, 60_000),
-    };
-    if reader.problems.len() == problems_before
-        && let Err(error) = model::check(&config)
-    {
-        reader.refuse(error.variable, error.message);
-    }
-    config
-}
-
 /// A variable that only tests may set to anything but its default.
 fn test_only(reader: &mut Reader<'_>, app_env: AppEnv, name: &'static str) -> Option<String> {
     let value = reader.given(name)?.to_owned();
@@ -340,167 +318,4 @@ fn test_only(reader: &mut Reader<'_>, app_env: AppEnv, name: &'static str) -> Op
         reader.refuse(name, "is for tests only and needs APP_ENV=test".to_owned());
     }
     Some(value)
-}
-
-fn public_url(reader: &mut Reader<'_>, app_port: u16) -> Option<Url> {
-    let text =
-        reader.text("PUBLIC_URL").map_or_else(|| format!("http://localhost:{app_port}"), str::to_owned);
-    match Url::parse(&text) {
-        Ok(url) if matches!(url.scheme(), "http" | "https") && url.host().is_some() => Some(url),
-        _ => {
-            reader.refuse("PUBLIC_URL", format!("{text:?} is not an http or https URL"));
-            None
-        }
-    }
-}
-
-fn cors_origins(reader: &mut Reader<'_>) -> Vec<String> {
-    let mut origins = Vec::new();
-    for url in reader.list::<Url>("CORS_ORIGINS", "an origin such as https://app.example.com") {
-        if !matches!(url.scheme(), "http" | "https") || url.path() != "/" || url.query().is_some() {
-            reader.refuse(
-                "CORS_ORIGINS",
-                format!("{:?} is not an origin: scheme, host and port only", url.as_str()),
-            );
-        }
-        origins.push(url.origin().ascii_serialization());
-    }
-    origins
-}
-
-fn outbound_allow(reader: &mut Reader<'_>, app_env: AppEnv) -> Vec<Reachable> {
-    let expected = "a host, a host and a port, an address or a network such as 10.0.0.0/8";
-    let mut allowed = reader.list("OUTBOUND_ALLOW", expected);
-    if app_env == AppEnv::Dev {
-        let this_machine = ["127.0.0.0/8", "::1", "localhost"];
-        allowed.extend(this_machine.iter().filter_map(|entry| entry.parse().ok()));
-    }
-    allowed
-}
-
-#[cfg(test)]
-mod tests {
-    use secrecy::ExposeSecret as _;
-
-    use super::{
-        keys::{DEVELOPMENT_API_KEY, DEVELOPMENT_FERNET_KEY},
-        *,
-    };
-
-    const DB: (&str, &str) = ("DB_URL", "postgresql+asyncpg://alfred_app:hunter2@127.0.0.1/alfred");
-    const FERNET: (&str, &str) = ("FERNET_KEY", "0123456789012345678901234567890123456789-_8=");
-
-    fn read(variables: &[(&str, &str)]) -> Result<Config, ConfigError> {
-        Config::from_vars(
-            &variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
-        )
-    }
-
-    fn refused(variables: &[(&str, &str)]) -> Vec<&'static str> {
-        let mut with_db = vec![DB];
-        with_db.extend(variables);
-        read(&with_db).unwrap_err().problems.into_iter().map(|(name, _)| name).collect()
-    }
-
-    #[test]
-    fn the_database_is_all_that_development_needs() {
-        let config = read(&[DB]).unwrap();
-        assert_eq!((config.app_port, config.app_env), (8080, AppEnv::Dev));
-        assert_eq!(config.db_listen_url.expose_secret(), DB.1);
-        assert_eq!(config.turn_cost_budget_micros, None);
-        assert_eq!(config.warnings.len(), 1);
-        assert_eq!(config.public_url.as_str(), "http://localhost:8080/");
-        assert!(!format!("{config:?}").contains("hunter2"));
-    }
-
-    #[test]
-    fn all_problems_are_told_at_once_and_none_quotes_a_secret() {
-        let error = read(&[
-            ("APP_PORT", "eighty"),
-            ("TURN_LEASE_SECONDS", "-1"),
-            ("DB_URL", "mysql://root:hunter2@localhost/x"),
-            ("API_KEY", "hunter2"),
-            ("FERNET_KEY", "hunter2"),
-            ("CORS_ORIGINS", "https://a.example/path"),
-            ("LOG_LEVEL", "a=b=c"),
-        ])
-        .unwrap_err();
-        let text = error.to_string();
-        for name in
-            ["APP_PORT", "TURN_LEASE_SECONDS", "DB_URL", "API_KEY", "FERNET_KEY", "CORS_ORIGINS", "LOG_LEVEL"]
-        {
-            assert!(text.contains(&format!("\n{name}: ")), "{name} is not named in {text}");
-        }
-        assert!(!text.contains("hunter2"), "{text}");
-    }
-
-    #[test]
-    fn production_wants_secrets_of_its_own() {
-        assert_eq!(refused(&[("APP_ENV", "prod")]), ["FERNET_KEY"]);
-        assert_eq!(refused(&[("APP_ENV", "prod"), FERNET, ("API_KEY", DEVELOPMENT_API_KEY)]), ["API_KEY"]);
-        assert_eq!(refused(&[("APP_ENV", "prod"), ("FERNET_KEY", DEVELOPMENT_FERNET_KEY)]), ["FERNET_KEY"]);
-        let config = read(&[DB, ("APP_ENV", "prod"), FERNET]).unwrap();
-        assert!(config.api_key.is_none());
-        assert_eq!(config.app_host, IpAddr::from([0, 0, 0, 0]));
-        assert!(config.warnings.is_empty());
-    }
-
-    #[test]
-    fn the_parts_of_a_model_must_fit_together() {
-        assert_eq!(refused(&[("MODEL_PROVIDER", "anthropic")]), ["ANTHROPIC_API_KEY"]);
-        assert_eq!(refused(&[("MODEL_FALLBACKS", "openai:gpt-5-mini")]), ["OPENAI_API_KEY"]);
-        assert_eq!(refused(&[("MODEL_PROVIDER", "openai-compatible")]), ["MODEL_NAME"]);
-        assert_eq!(
-            refused(&[("MODEL_PROVIDER", "mistral"), ("APP_PORT", "x")]),
-            ["APP_PORT", "MODEL_PROVIDER"]
-        );
-        read(&[DB, ("MODEL_PROVIDER", "openai"), ("OPENAI_API_KEY", "k")]).unwrap();
-    }
-
-    #[test]
-    fn a_model_of_embeddings_needs_an_address_or_a_key() {
-        let provider = |name| ("EMBEDDING_PROVIDER", name);
-        assert_eq!(refused(&[provider("openai")]), ["EMBEDDING_API_KEY"]);
-        assert_eq!(refused(&[provider("openai-compatible")]), ["EMBEDDING_BASE_URL", "EMBEDDING_MODEL"]);
-        assert_eq!(refused(&[provider("anthropic")]), ["EMBEDDING_PROVIDER"]);
-        assert_eq!(refused(&[("EMBEDDING_MODEL", "m")]), ["EMBEDDING_MODEL"]);
-        assert_eq!(refused(&[("EMBEDDING_DIMENSIONS", "0")]), ["EMBEDDING_DIMENSIONS"]);
-        assert!(read(&[DB]).unwrap().embeddings.is_none());
-        let config = read(&[DB, provider("openai"), ("OPENAI_API_KEY", "k")]).unwrap().embeddings.unwrap();
-        assert_eq!(config.model, "text-embedding-3-small");
-    }
-
-    #[test]
-    fn an_outside_issuer_needs_a_name_and_keys() {
-        let issuer = ("JWT_ISSUER", "https://issuer.example");
-        let secret = ("JWT_HS256_SECRET", "0123456789abcdef0123456789abcdef");
-        assert_eq!(refused(&[issuer]), ["JWT_ISSUER"]);
-        assert_eq!(refused(&[secret]), ["JWT_ISSUER"]);
-        assert_eq!(refused(&[issuer, ("JWT_HS256_SECRET", "short")]), ["JWT_HS256_SECRET"]);
-        assert_eq!(refused(&[issuer, ("JWT_JWKS_URL", "ftp://issuer.example")]), ["JWT_JWKS_URL"]);
-        assert_eq!(refused(&[("JWT_ISSUER", "http://localhost:8080"), secret]), ["JWT_ISSUER"]);
-        let plain = ("JWT_JWKS_URL", "http://issuer.example/keys");
-        assert_eq!(refused(&[("APP_ENV", "prod"), FERNET, issuer, plain]), ["JWT_JWKS_URL"]);
-        let config = read(&[DB, issuer, secret]).unwrap();
-        assert!(config.sign_ins.outside_issuer.is_some());
-        assert!(config.warnings.iter().any(|warning| warning.starts_with("JWT_AUDIENCE")));
-    }
-
-    #[test]
-    fn an_empty_value_counts_as_unset() {
-        assert_eq!(read(&[DB, ("APP_PORT", " "), ("DB_ENGINE_URL", "")]).unwrap().app_port, 8080);
-        assert_eq!(refused(&[("APP_ENV", "production")])[0], "APP_ENV");
-        assert_eq!(read(&[]).unwrap_err().problems[0].0, "DB_URL");
-    }
-
-    #[test]
-    fn every_default_is_accepted() {
-        let mut variables: HashMap<String, String> = GROUPS
-            .iter()
-            .flat_map(|group| group.variables)
-            .map(|v| (v.name.to_owned(), v.default.to_owned()))
-            .collect();
-        variables.insert("DB_URL".to_owned(), DB.1.to_owned());
-        Config::from_vars(&variables).unwrap();
-    }
 }

@@ -2,6 +2,8 @@
 
 use std::{net::IpAddr, str::FromStr};
 
+use super::{AppEnv, reader::Reader};
+
 /// A network such as `10.0.0.0/8`, or one address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Network {
@@ -73,6 +75,17 @@ fn number(address: IpAddr) -> (u128, u8) {
         IpAddr::V4(address) => (u128::from(address.to_bits()), 32),
         IpAddr::V6(address) => (address.to_bits(), 128),
     }
+}
+
+/// What inside may be asked. In development that is also this machine.
+pub(super) fn outbound_allow(reader: &mut Reader<'_>, app_env: AppEnv) -> Vec<Reachable> {
+    let expected = "a host, a host and a port, an address or a network such as 10.0.0.0/8";
+    let mut allowed = reader.list("OUTBOUND_ALLOW", expected);
+    if app_env == AppEnv::Dev {
+        let this_machine = ["127.0.0.0/8", "::1", "localhost"];
+        allowed.extend(this_machine.iter().filter_map(|entry| entry.parse().ok()));
+    }
+    allowed
 }
 
 #[cfg(test)]
