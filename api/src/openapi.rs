@@ -71,7 +71,22 @@ pub(crate) fn base() -> OpenApi {
     base
 }
 
-/// Adds to each operation what all of them can answer.
+/// Whom operations are for, by their tag: what others are told.
+const NOT_LET_IN: [(&str, &str); 4] = [
+    ("admin", "The caller is not an admin"),
+    ("agents", "The caller is not an admin"),
+    ("operator", "The caller is not an operator"),
+    ("queues", "The caller is neither an admin nor an operator"),
+];
+/// What a JSON body may be refused for.
+const BODY_REFUSED: [(&str, &str); 4] = [
+    ("400", "Unreadable JSON"),
+    ("413", "The body is too large"),
+    ("415", "The body is not JSON"),
+    ("422", "A member is not acceptable"),
+];
+
+/// Adds to each operation what all of its kind can answer. What the operation says by itself stays.
 pub(crate) fn finish(mut description: OpenApi) -> OpenApi {
     for (path, item) in &mut description.paths.paths {
         let is_limited = !matches!(path.as_str(), "/healthz" | "/readyz" | "/metrics");
@@ -86,6 +101,16 @@ pub(crate) fn finish(mut description: OpenApi) -> OpenApi {
                 }
                 answers(operation, "401", "No credential, or one that is not good");
             }
+            let tag = operation.tags.as_ref().and_then(|tags| tags.first()).cloned().unwrap_or_default();
+            if let Some((_, sentence)) = NOT_LET_IN.iter().find(|(whose, _)| *whose == tag) {
+                answers(operation, "403", sentence);
+            }
+            // Of the tag mcp other protocols say how a body is refused.
+            if takes_json(operation) && tag != "mcp" {
+                for (status, sentence) in BODY_REFUSED {
+                    answers(operation, status, sentence);
+                }
+            }
             if is_limited {
                 answers(operation, "429", "Too many requests; Retry-After says when to come again");
             }
@@ -93,6 +118,13 @@ pub(crate) fn finish(mut description: OpenApi) -> OpenApi {
         }
     }
     description
+}
+
+fn takes_json(operation: &Operation) -> bool {
+    match &operation.request_body {
+        Some(RefOr::T(body)) => body.content.contains_key("application/json"),
+        _ => false,
+    }
 }
 
 fn answers(operation: &mut Operation, status: &str, sentence: &str) {

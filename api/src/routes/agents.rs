@@ -192,12 +192,8 @@ impl AgentSessionList {
     request_body = TokenBody,
     responses(
         (status = 200, description = "The token", body = AgentToken),
-        (status = 400, description = "Unreadable JSON", body = ErrorBody),
         (status = 401, description = "The agent, its key or its secret is wrong, or it is switched off", body = ErrorBody),
         (status = 403, description = "A permission that this agent may not have", body = ErrorBody),
-        (status = 413, description = "The body is too large", body = ErrorBody),
-        (status = 415, description = "The body is not JSON", body = ErrorBody),
-        (status = 422, description = "A member is not acceptable", body = ErrorBody),
         (status = 429, description = "Too many attempts; Retry-After says when", body = ErrorBody),
     )
 )]
@@ -251,8 +247,6 @@ pub(crate) async fn get_user_context(
         (status = 403, description = "A part that the agent may not change", body = ErrorBody),
         (status = 404, description = "The agent's tenant has no such user", body = ErrorBody),
         (status = 412, description = "The version is another one by now", body = ErrorBody),
-        (status = 413, description = "The body is too large", body = ErrorBody),
-        (status = 415, description = "The body is not JSON", body = ErrorBody),
         (status = 422, description = "A field is not acceptable; the member field has its path", body = ErrorBody),
     )
 )]

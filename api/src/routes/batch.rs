@@ -86,7 +86,6 @@ pub(crate) struct DoneView {
         (status = 410, description = "An item was deleted; nothing was carried out", body = ErrorBody),
         (status = 412, description = "An item has another version; nothing was carried out", body = ErrorBody),
         (status = 413, description = "The body or a payload is too large", body = ErrorBody),
-        (status = 415, description = "The body is not JSON", body = ErrorBody),
         (status = 422, description = "An operation is not acceptable; nothing was carried out", body = ErrorBody),
     )
 )]

@@ -131,8 +131,6 @@ pub(crate) struct Reply {
         (status = 404, description = "The session is unknown", body = crate::error::ErrorBody),
         (status = 409, description = "The conversation is busy and onBusy is reject (jobId names the job), the Idempotency-Key was used with another body, or the turn waited for was cancelled", body = crate::error::ErrorBody),
         (status = 410, description = "The session has expired", body = crate::error::ErrorBody),
-        (status = 413, description = "The body is too large", body = crate::error::ErrorBody),
-        (status = 415, description = "The body is not JSON", body = crate::error::ErrorBody),
         (status = 422, description = "A member is not acceptable, or a budget ended the turn waited for", body = crate::error::ErrorBody),
         (status = 429, description = "The model's provider limited the turn waited for", body = crate::error::ErrorBody),
         (status = 502, description = "The model refused the turn waited for", body = crate::error::ErrorBody),

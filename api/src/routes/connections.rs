@@ -141,12 +141,8 @@ pub(crate) struct Departure {
     request_body = PostConnection,
     responses(
         (status = 201, description = "Where to go; with a cookie to come back with", body = Departure),
-        (status = 400, description = "Unreadable JSON", body = ErrorBody),
         (status = 403, description = "The credential may not change anything", body = ErrorBody),
         (status = 404, description = "There is no such server", body = ErrorBody),
-        (status = 413, description = "The body is too large", body = ErrorBody),
-        (status = 415, description = "The body is not JSON", body = ErrorBody),
-        (status = 422, description = "A member is not acceptable", body = ErrorBody),
         (status = 502, description = "The server cannot be connected now", body = ErrorBody),
     )
 )]
@@ -176,12 +172,8 @@ pub(crate) struct PatchConnection {
     request_body = PatchConnection,
     responses(
         (status = 200, description = "The connection as it is now", body = ConnectionView),
-        (status = 400, description = "Unreadable JSON", body = ErrorBody),
         (status = 403, description = "The credential may not change anything", body = ErrorBody),
         (status = 404, description = "There is no such connection", body = ErrorBody),
-        (status = 413, description = "The body is too large", body = ErrorBody),
-        (status = 415, description = "The body is not JSON", body = ErrorBody),
-        (status = 422, description = "A member is not acceptable", body = ErrorBody),
     )
 )]
 pub(crate) async fn patch_connection(

@@ -180,8 +180,6 @@ pub(crate) async fn get_my_context(
         (status = 200, description = "The context", body = ContextView, headers(("ETag" = String, description = "The version"))),
         (status = 400, description = "Unreadable JSON or If-Match", body = ErrorBody),
         (status = 412, description = "The version is another one by now", body = ErrorBody),
-        (status = 413, description = "The body is too large", body = ErrorBody),
-        (status = 415, description = "The body is not JSON", body = ErrorBody),
         (status = 422, description = "A field is not acceptable; the member field has its path", body = ErrorBody),
     )
 )]
@@ -204,8 +202,6 @@ pub(crate) async fn patch_my_context(
         (status = 200, description = "The context", body = ContextView, headers(("ETag" = String, description = "The version"))),
         (status = 400, description = "Unreadable JSON or If-Match", body = ErrorBody),
         (status = 412, description = "The version is another one by now", body = ErrorBody),
-        (status = 413, description = "The body is too large", body = ErrorBody),
-        (status = 415, description = "The body is not JSON", body = ErrorBody),
         (status = 422, description = "A field is not acceptable; the member field has its path", body = ErrorBody),
     )
 )]

@@ -207,9 +207,6 @@ pub(crate) struct CallPath {
         (status = 400, description = "Unreadable JSON or header", body = ErrorBody),
         (status = 404, description = "There is no such job or call", body = ErrorBody),
         (status = 409, description = "It was decided otherwise, has expired, or the Idempotency-Key was used with another body", body = ErrorBody),
-        (status = 413, description = "The body is too large", body = ErrorBody),
-        (status = 415, description = "The body is not JSON", body = ErrorBody),
-        (status = 422, description = "A member is not acceptable", body = ErrorBody),
     )
 )]
 pub(crate) async fn approve(

@@ -94,10 +94,6 @@ pub(crate) struct PostSession {}
     responses(
         (status = 201, description = "The session", body = NewSessionView,
          headers(("Location" = String, description = "/sessions/{id}"))),
-        (status = 400, description = "Unreadable JSON", body = ErrorBody),
-        (status = 413, description = "The body is too large", body = ErrorBody),
-        (status = 415, description = "The body is not JSON", body = ErrorBody),
-        (status = 422, description = "A member is not acceptable", body = ErrorBody),
     )
 )]
 pub(crate) async fn post_session(
@@ -196,12 +192,8 @@ fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<S
     request_body = PatchSession,
     responses(
         (status = 200, description = "The session as it is now", body = SessionView),
-        (status = 400, description = "Unreadable JSON", body = ErrorBody),
         (status = 404, description = "There is no such session", body = ErrorBody),
         (status = 410, description = "The session has expired", body = ErrorBody),
-        (status = 413, description = "The body is too large", body = ErrorBody),
-        (status = 415, description = "The body is not JSON", body = ErrorBody),
-        (status = 422, description = "A member is not acceptable", body = ErrorBody),
     )
 )]
 pub(crate) async fn patch_session(

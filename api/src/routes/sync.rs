@@ -74,8 +74,6 @@ pub(crate) struct PushResult {
     responses(
         (status = 200, description = "What became of each item", body = PushResults),
         (status = 400, description = "The body cannot be read", body = ErrorBody),
-        (status = 413, description = "The body is too large", body = ErrorBody),
-        (status = 415, description = "The body is not JSON", body = ErrorBody),
         (status = 422, description = "The body is not acceptable", body = ErrorBody),
     )
 )]

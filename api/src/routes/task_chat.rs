@@ -102,8 +102,6 @@ pub(crate) struct TaskToolCall {
         (status = 404, description = "The caller has no such conversation", body = ErrorBody),
         (status = 409, description = "The turn was cancelled, or the Idempotency-Key was used with another body", body = ErrorBody),
         (status = 410, description = "The session of the conversation ended at this moment: send it again", body = ErrorBody),
-        (status = 413, description = "The body is too large", body = ErrorBody),
-        (status = 415, description = "The body is not JSON", body = ErrorBody),
         (status = 422, description = "A member is not acceptable, or a budget ended the turn", body = ErrorBody),
         (status = 502, description = "The model refused the turn", body = ErrorBody),
         (status = 503, description = "The model is not available", body = ErrorBody),

@@ -95,7 +95,6 @@ fn an_hour() -> u64 {
     params(("name" = String, Path, description = "The agent's name")),
     responses(
         (status = 200, description = "The breaker", body = BreakerView),
-        (status = 403, description = "The caller is not an admin", body = ErrorBody),
         (status = 404, description = "There is no such agent", body = ErrorBody),
     )
 )]
@@ -117,7 +116,6 @@ pub(crate) async fn get_breaker(
     params(("name" = String, Path, description = "The agent's name")),
     responses(
         (status = 200, description = "The breaker", body = BreakerView),
-        (status = 403, description = "The caller is not an admin", body = ErrorBody),
         (status = 404, description = "There is no such agent", body = ErrorBody),
     )
 )]
@@ -141,12 +139,7 @@ pub(crate) async fn reset_breaker(
     request_body = Option<OpenBody>,
     responses(
         (status = 200, description = "The breaker", body = BreakerView),
-        (status = 400, description = "Unreadable JSON", body = ErrorBody),
-        (status = 403, description = "The caller is not an admin", body = ErrorBody),
         (status = 404, description = "There is no such agent", body = ErrorBody),
-        (status = 413, description = "The body is too large", body = ErrorBody),
-        (status = 415, description = "The body is not JSON", body = ErrorBody),
-        (status = 422, description = "A member is not acceptable", body = ErrorBody),
     )
 )]
 pub(crate) async fn open_breaker(

@@ -39,7 +39,6 @@ pub(crate) struct SessionsQuery {
     responses(
         (status = 200, description = "A page of sessions", body = AgentSessionList),
         (status = 400, description = "An unreadable parameter", body = ErrorBody),
-        (status = 403, description = "The caller is not an admin", body = ErrorBody),
         (status = 404, description = "There is no such agent", body = ErrorBody),
     )
 )]
@@ -64,7 +63,6 @@ pub(crate) async fn list_sessions(
     params(("id" = Uuid, Path, description = "The session's id")),
     responses(
         (status = 204, description = "It is over"),
-        (status = 403, description = "The caller is not an admin", body = ErrorBody),
         (status = 404, description = "There is no such session", body = ErrorBody),
     )
 )]

@@ -45,13 +45,8 @@ pub(crate) struct SyncView {
     request_body = Option<SyncBody>,
     responses(
         (status = 200, description = "What the batch came to", body = SyncView),
-        (status = 400, description = "Unreadable JSON", body = ErrorBody),
-        (status = 403, description = "The caller is not an admin", body = ErrorBody),
         (status = 404, description = "There is no such agent", body = ErrorBody),
         (status = 409, description = "The agent is disabled", body = ErrorBody),
-        (status = 413, description = "The body is too large", body = ErrorBody),
-        (status = 415, description = "The body is not JSON", body = ErrorBody),
-        (status = 422, description = "A member is not acceptable", body = ErrorBody),
     )
 )]
 pub(crate) async fn sync_agent(

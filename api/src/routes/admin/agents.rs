@@ -220,7 +220,6 @@ pub(crate) struct AgentHealthView {
     get, path = "/admin/agents", tag = "agents", security(("apiKey" = [])), params(AgentsQuery),
     responses(
         (status = 200, description = "The agents, by name", body = AgentList),
-        (status = 403, description = "The caller is not an admin", body = ErrorBody),
     )
 )]
 pub(crate) async fn list_agents(
@@ -240,12 +239,7 @@ pub(crate) async fn list_agents(
     request_body = AgentBody,
     responses(
         (status = 201, description = "The agent, with its secrets", body = NewAgentView),
-        (status = 400, description = "Unreadable JSON", body = ErrorBody),
-        (status = 403, description = "The caller is not an admin", body = ErrorBody),
         (status = 409, description = "The name is taken", body = ErrorBody),
-        (status = 413, description = "The body is too large", body = ErrorBody),
-        (status = 415, description = "The body is not JSON", body = ErrorBody),
-        (status = 422, description = "A member is not acceptable", body = ErrorBody),
     )
 )]
 pub(crate) async fn post_agent(
@@ -277,7 +271,6 @@ pub(crate) async fn post_agent(
     params(("name" = String, Path, description = "The agent's name")),
     responses(
         (status = 200, description = "The agent", body = AgentView),
-        (status = 403, description = "The caller is not an admin", body = ErrorBody),
         (status = 404, description = "There is no such agent", body = ErrorBody),
     )
 )]
@@ -300,13 +293,8 @@ pub(crate) async fn get_agent(
     request_body = AgentPatch,
     responses(
         (status = 200, description = "The agent", body = AgentView),
-        (status = 400, description = "Unreadable JSON", body = ErrorBody),
-        (status = 403, description = "The caller is not an admin", body = ErrorBody),
         (status = 404, description = "There is no such agent", body = ErrorBody),
         (status = 409, description = "Its endpoint comes from the environment", body = ErrorBody),
-        (status = 413, description = "The body is too large", body = ErrorBody),
-        (status = 415, description = "The body is not JSON", body = ErrorBody),
-        (status = 422, description = "A member is not acceptable", body = ErrorBody),
     )
 )]
 pub(crate) async fn patch_agent(
@@ -337,7 +325,6 @@ pub(crate) async fn patch_agent(
     params(("name" = String, Path, description = "The agent's name")),
     responses(
         (status = 204, description = "It is no more"),
-        (status = 403, description = "The caller is not an admin", body = ErrorBody),
         (status = 404, description = "There is no such agent", body = ErrorBody),
         (status = 409, description = "It comes from the environment", body = ErrorBody),
     )
@@ -360,7 +347,6 @@ pub(crate) async fn delete_agent(
     params(("name" = String, Path, description = "The agent's name")),
     responses(
         (status = 201, description = "The secret", body = AgentSecretView),
-        (status = 403, description = "The caller is not an admin", body = ErrorBody),
         (status = 404, description = "There is no such agent", body = ErrorBody),
     )
 )]
@@ -383,7 +369,6 @@ pub(crate) async fn post_agent_secret(
     params(("name" = String, Path, description = "The agent's name")),
     responses(
         (status = 201, description = "The credentials", body = CredentialsView),
-        (status = 403, description = "The caller is not an admin", body = ErrorBody),
         (status = 404, description = "There is no such agent", body = ErrorBody),
     )
 )]
@@ -405,7 +390,6 @@ pub(crate) async fn post_agent_credentials(
     params(("name" = String, Path, description = "The agent's name")),
     responses(
         (status = 200, description = "The last looks at it", body = AgentHealthView),
-        (status = 403, description = "The caller is not an admin", body = ErrorBody),
         (status = 404, description = "There is no such agent", body = ErrorBody),
     )
 )]

@@ -72,7 +72,6 @@ fn list_of(limit: i64, rows: Vec<Recorded>) -> AuditList {
     responses(
         (status = 200, description = "A page of the log", body = AuditList),
         (status = 400, description = "An unreadable parameter", body = ErrorBody),
-        (status = 403, description = "The caller is not an admin", body = ErrorBody),
     )
 )]
 pub(crate) async fn list_audit(
@@ -94,7 +93,6 @@ pub(crate) async fn list_audit(
     responses(
         (status = 200, description = "A page of the log; empty for a tenant that never was", body = AuditList),
         (status = 400, description = "An unreadable parameter", body = ErrorBody),
-        (status = 403, description = "The caller is not an operator", body = ErrorBody),
         (status = 404, description = "The id is none", body = ErrorBody),
     )
 )]

@@ -109,7 +109,6 @@ impl From<CachedTool> for CachedToolView {
     responses(
         (status = 200, description = "Hit rates", body = CacheView),
         (status = 400, description = "An unreadable parameter", body = ErrorBody),
-        (status = 403, description = "The caller is not an admin", body = ErrorBody),
     )
 )]
 pub(crate) async fn get_cache(
@@ -134,7 +133,6 @@ pub(crate) async fn get_cache(
     responses(
         (status = 200, description = "They are gone", body = Removed),
         (status = 400, description = "An unreadable parameter", body = ErrorBody),
-        (status = 403, description = "The caller is not an admin", body = ErrorBody),
     )
 )]
 pub(crate) async fn delete_cache(

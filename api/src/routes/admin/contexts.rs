@@ -81,7 +81,6 @@ pub(crate) struct VersionsQuery {
     params(("user_id" = Uuid, Path, description = "The user's id")),
     responses(
         (status = 200, description = "The context", body = ContextView),
-        (status = 403, description = "The caller is not an admin", body = ErrorBody),
         (status = 404, description = "There is no such user", body = ErrorBody),
     )
 )]
@@ -105,7 +104,6 @@ pub(crate) async fn get_context(
     responses(
         (status = 200, description = "A page of versions; those of the last 90 days and the newest", body = VersionList),
         (status = 400, description = "An unreadable parameter", body = ErrorBody),
-        (status = 403, description = "The caller is not an admin", body = ErrorBody),
         (status = 404, description = "There is no such user", body = ErrorBody),
     )
 )]

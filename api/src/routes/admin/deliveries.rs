@@ -182,7 +182,6 @@ pub(crate) struct ReplayView {
     responses(
         (status = 200, description = "A page of deliveries", body = DeliveryList),
         (status = 400, description = "An unreadable parameter", body = ErrorBody),
-        (status = 403, description = "The caller is not an admin", body = ErrorBody),
         (status = 404, description = "There is no such agent", body = ErrorBody),
     )
 )]
@@ -207,7 +206,6 @@ pub(crate) async fn list_deliveries(
     params(("id" = Uuid, Path, description = "The delivery's id")),
     responses(
         (status = 200, description = "The delivery", body = DeliveryView),
-        (status = 403, description = "The caller is not an admin", body = ErrorBody),
         (status = 404, description = "There is no such delivery", body = ErrorBody),
     )
 )]
@@ -229,7 +227,6 @@ pub(crate) async fn get_delivery(
     params(("id" = Uuid, Path, description = "The delivery's id")),
     responses(
         (status = 200, description = "The delivery", body = DeliveryView),
-        (status = 403, description = "The caller is not an admin", body = ErrorBody),
         (status = 404, description = "There is no such delivery", body = ErrorBody),
         (status = 409, description = "It is no dead letter, or its agent is gone", body = ErrorBody),
     )
@@ -253,12 +250,7 @@ pub(crate) async fn replay_delivery(
     request_body = ReplayBody,
     responses(
         (status = 200, description = "How many", body = ReplayView),
-        (status = 400, description = "Unreadable JSON", body = ErrorBody),
-        (status = 403, description = "The caller is not an admin", body = ErrorBody),
         (status = 404, description = "There is no such agent", body = ErrorBody),
-        (status = 413, description = "The body is too large", body = ErrorBody),
-        (status = 415, description = "The body is not JSON", body = ErrorBody),
-        (status = 422, description = "A member is not acceptable", body = ErrorBody),
     )
 )]
 pub(crate) async fn replay_deliveries(

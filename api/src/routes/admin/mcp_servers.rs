@@ -283,12 +283,8 @@ pub(crate) async fn get_server(
     request_body = ServerBody,
     responses(
         (status = 201, description = "The server", body = McpServerView, headers(("Location" = String, description = "Where it is"))),
-        (status = 400, description = "Unreadable JSON", body = ErrorBody),
         (status = 403, description = "The caller is neither admin nor operator, or asked for the deployment and is no operator", body = ErrorBody),
         (status = 409, description = "There is a server of that name, or there are too many", body = ErrorBody),
-        (status = 413, description = "The body is too large", body = ErrorBody),
-        (status = 415, description = "The body is not JSON", body = ErrorBody),
-        (status = 422, description = "A member is not acceptable", body = ErrorBody),
     )
 )]
 pub(crate) async fn post_server(
@@ -329,13 +325,9 @@ pub(crate) async fn post_server(
     request_body = ServerBody,
     responses(
         (status = 200, description = "The server", body = McpServerView),
-        (status = 400, description = "Unreadable JSON", body = ErrorBody),
         (status = 403, description = "The server is the deployment's and the caller is no operator, or is no admin either", body = ErrorBody),
         (status = 404, description = "The tenant may use no such server", body = ErrorBody),
         (status = 409, description = "The configuration names the server", body = ErrorBody),
-        (status = 413, description = "The body is too large", body = ErrorBody),
-        (status = 415, description = "The body is not JSON", body = ErrorBody),
-        (status = 422, description = "A member is not acceptable", body = ErrorBody),
     )
 )]
 pub(crate) async fn patch_server(

@@ -92,7 +92,6 @@ pub(crate) struct Acceptance {
     params(("name" = String, Path, description = "The server's name")),
     responses(
         (status = 200, description = "The tools", body = PinnedToolList),
-        (status = 403, description = "The caller is not an admin", body = ErrorBody),
         (status = 404, description = "The tenant may use no such server", body = ErrorBody),
     )
 )]
@@ -113,13 +112,8 @@ pub(crate) async fn list_tools(
     request_body = Acceptance,
     responses(
         (status = 200, description = "The tools", body = PinnedToolList),
-        (status = 400, description = "Unreadable JSON", body = ErrorBody),
-        (status = 403, description = "The caller is not an admin", body = ErrorBody),
         (status = 404, description = "The tenant may use no such server, or the tool is not held back", body = ErrorBody),
         (status = 409, description = "The tool has changed again", body = ErrorBody),
-        (status = 413, description = "The body is too large", body = ErrorBody),
-        (status = 415, description = "The body is not JSON", body = ErrorBody),
-        (status = 422, description = "A member is not acceptable", body = ErrorBody),
     )
 )]
 pub(crate) async fn accept_tool(

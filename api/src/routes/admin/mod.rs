@@ -80,7 +80,6 @@ pub(crate) struct PolicyBody {
     get, path = "/admin/tool-policies", tag = "admin", security(("apiKey" = [])),
     responses(
         (status = 200, description = "The policies", body = PolicyList),
-        (status = 403, description = "The caller is not an admin", body = ErrorBody),
     )
 )]
 pub(crate) async fn list_policies(
@@ -100,7 +99,6 @@ pub(crate) async fn list_policies(
     params(("tool" = String, Path, description = "The tool's name")),
     responses(
         (status = 200, description = "The policy; allow when none is set", body = PolicyBody),
-        (status = 403, description = "The caller is not an admin", body = ErrorBody),
         (status = 404, description = "No tool can have this name", body = ErrorBody),
     )
 )]
@@ -123,12 +121,7 @@ pub(crate) async fn get_policy(
     request_body = PolicyBody,
     responses(
         (status = 200, description = "The policy", body = PolicyBody),
-        (status = 400, description = "Unreadable JSON", body = ErrorBody),
-        (status = 403, description = "The caller is not an admin", body = ErrorBody),
         (status = 404, description = "No tool can have this name", body = ErrorBody),
-        (status = 413, description = "The body is too large", body = ErrorBody),
-        (status = 415, description = "The body is not JSON", body = ErrorBody),
-        (status = 422, description = "A member is not acceptable", body = ErrorBody),
     )
 )]
 pub(crate) async fn put_policy(
@@ -156,7 +149,6 @@ pub(crate) async fn put_policy(
     params(("tool" = String, Path, description = "The tool's name")),
     responses(
         (status = 204, description = "It has none any more"),
-        (status = 403, description = "The caller is not an admin", body = ErrorBody),
         (status = 404, description = "It had none", body = ErrorBody),
     )
 )]
@@ -198,7 +190,6 @@ pub(crate) struct Settings {
     get, path = "/admin/settings", tag = "admin", security(("apiKey" = [])),
     responses(
         (status = 200, description = "The settings", body = Settings),
-        (status = 403, description = "The caller is not an admin", body = ErrorBody),
     )
 )]
 pub(crate) async fn get_settings(
@@ -217,11 +208,6 @@ pub(crate) async fn get_settings(
     request_body = Settings,
     responses(
         (status = 200, description = "The settings", body = Settings),
-        (status = 400, description = "Unreadable JSON", body = ErrorBody),
-        (status = 403, description = "The caller is not an admin", body = ErrorBody),
-        (status = 413, description = "The body is too large", body = ErrorBody),
-        (status = 415, description = "The body is not JSON", body = ErrorBody),
-        (status = 422, description = "A member is not acceptable", body = ErrorBody),
     )
 )]
 pub(crate) async fn put_settings(

@@ -71,7 +71,6 @@ pub(crate) struct SecretList {
     params(("id" = Uuid, Path, description = "The tenant's id")),
     responses(
         (status = 200, description = "The secrets", body = SecretList),
-        (status = 403, description = "The caller is not an operator", body = ErrorBody),
         (status = 404, description = "There is no such tenant, or it is deleted", body = ErrorBody),
     )
 )]
@@ -90,7 +89,6 @@ pub(crate) async fn list_secrets(
     params(("id" = Uuid, Path, description = "The tenant's id")),
     responses(
         (status = 201, description = "The new secret", body = SecretView),
-        (status = 403, description = "The caller is not an operator", body = ErrorBody),
         (status = 404, description = "There is no such tenant, or it is deleted", body = ErrorBody),
     )
 )]
@@ -113,7 +111,6 @@ pub(crate) async fn post_secret(
     ),
     responses(
         (status = 200, description = "The secret", body = SecretView),
-        (status = 403, description = "The caller is not an operator", body = ErrorBody),
         (status = 404, description = "There is no such tenant or secret", body = ErrorBody),
     )
 )]

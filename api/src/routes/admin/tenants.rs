@@ -180,12 +180,7 @@ pub(crate) struct ProvisionedView {
     request_body = TenantBody,
     responses(
         (status = 201, description = "The tenant; Location names it", body = ProvisionedView),
-        (status = 400, description = "Unreadable JSON", body = ErrorBody),
-        (status = 403, description = "The caller is not an operator", body = ErrorBody),
         (status = 409, description = "A host or the organisation is another tenant's", body = ErrorBody),
-        (status = 413, description = "The body is too large", body = ErrorBody),
-        (status = 415, description = "The body is not JSON", body = ErrorBody),
-        (status = 422, description = "A member is not acceptable", body = ErrorBody),
     )
 )]
 pub(crate) async fn post_tenant(
@@ -219,7 +214,6 @@ pub(crate) async fn post_tenant(
     responses(
         (status = 200, description = "A page of tenants", body = TenantList),
         (status = 400, description = "An unreadable parameter", body = ErrorBody),
-        (status = 403, description = "The caller is not an operator", body = ErrorBody),
     )
 )]
 pub(crate) async fn list_tenants(
@@ -239,7 +233,6 @@ pub(crate) async fn list_tenants(
     params(("id" = Uuid, Path, description = "The tenant's id")),
     responses(
         (status = 200, description = "The tenant", body = TenantView),
-        (status = 403, description = "The caller is not an operator", body = ErrorBody),
         (status = 404, description = "There is no such tenant, or it is deleted", body = ErrorBody),
     )
 )]
@@ -258,13 +251,8 @@ pub(crate) async fn get_tenant(
     request_body = TenantPatch,
     responses(
         (status = 200, description = "The tenant", body = TenantView),
-        (status = 400, description = "Unreadable JSON", body = ErrorBody),
-        (status = 403, description = "The caller is not an operator", body = ErrorBody),
         (status = 404, description = "There is no such tenant, or it is deleted", body = ErrorBody),
         (status = 409, description = "A host or the organisation is another tenant's, or it is being deleted", body = ErrorBody),
-        (status = 413, description = "The body is too large", body = ErrorBody),
-        (status = 415, description = "The body is not JSON", body = ErrorBody),
-        (status = 422, description = "A member is not acceptable", body = ErrorBody),
     )
 )]
 pub(crate) async fn patch_tenant(
@@ -290,7 +278,6 @@ pub(crate) async fn patch_tenant(
     params(("id" = Uuid, Path, description = "The tenant's id")),
     responses(
         (status = 200, description = "The tenant", body = TenantView),
-        (status = 403, description = "The caller is not an operator", body = ErrorBody),
         (status = 404, description = "There is no such tenant, or it is deleted", body = ErrorBody),
         (status = 409, description = "It is the default tenant, or is being deleted", body = ErrorBody),
     )
@@ -309,7 +296,6 @@ pub(crate) async fn suspend(
     params(("id" = Uuid, Path, description = "The tenant's id")),
     responses(
         (status = 200, description = "The tenant", body = TenantView),
-        (status = 403, description = "The caller is not an operator", body = ErrorBody),
         (status = 404, description = "There is no such tenant, or it is deleted", body = ErrorBody),
         (status = 409, description = "It is being deleted", body = ErrorBody),
     )
@@ -328,7 +314,6 @@ pub(crate) async fn resume(
     params(("id" = Uuid, Path, description = "The tenant's id")),
     responses(
         (status = 202, description = "It is being erased; 404 once it is", body = TenantView),
-        (status = 403, description = "The caller is not an operator", body = ErrorBody),
         (status = 404, description = "There is no such tenant, or it is deleted", body = ErrorBody),
         (status = 409, description = "It is the default tenant", body = ErrorBody),
     )
@@ -347,7 +332,6 @@ pub(crate) async fn delete_tenant(
     params(("id" = Uuid, Path, description = "The tenant's id")),
     responses(
         (status = 200, description = "Lines of {\"table\",\"row\"}", body = String, content_type = "application/x-ndjson"),
-        (status = 403, description = "The caller is not an operator", body = ErrorBody),
         (status = 404, description = "There is no such tenant, or it is deleted", body = ErrorBody),
     )
 )]

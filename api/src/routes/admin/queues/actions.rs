@@ -115,13 +115,9 @@ pub(crate) struct BulkView {
 /// Begins a dead or failed job anew. A dead turn stays as it is; a new one is made at the end of its conversation's line.
 #[utoipa::path(
     post, path = "/admin/queues/{queue}/jobs/{id}/retry", tag = "queues", security(("apiKey" = [])),
-    params(
-        ("queue" = String, Path, description = "The queue's name"),
-        ("id" = Uuid, Path, description = "The job"),
-    ),
+    params(JobPath),
     responses(
         (status = 200, description = "It begins anew", body = DoneView),
-        (status = 403, description = "The caller is neither an admin nor an operator", body = ErrorBody),
         (status = 404, description = "There is no such queue or job", body = ErrorBody),
         (status = 409, description = "The job does not stand so that it could be retried", body = ErrorBody),
     )
@@ -137,13 +133,9 @@ pub(crate) async fn retry_job(
 /// Ends a job that has not ended; a running turn within a second.
 #[utoipa::path(
     post, path = "/admin/queues/{queue}/jobs/{id}/cancel", tag = "queues", security(("apiKey" = [])),
-    params(
-        ("queue" = String, Path, description = "The queue's name"),
-        ("id" = Uuid, Path, description = "The job"),
-    ),
+    params(JobPath),
     responses(
         (status = 200, description = "It has ended", body = DoneView),
-        (status = 403, description = "The caller is neither an admin nor an operator", body = ErrorBody),
         (status = 404, description = "There is no such queue or job", body = ErrorBody),
         (status = 409, description = "The job does not stand so that it could be cancelled", body = ErrorBody),
     )
@@ -159,13 +151,9 @@ pub(crate) async fn cancel_job(
 /// Takes a dead or failed job off the list of those that somebody has to look at; one that waits ends.
 #[utoipa::path(
     post, path = "/admin/queues/{queue}/jobs/{id}/discard", tag = "queues", security(("apiKey" = [])),
-    params(
-        ("queue" = String, Path, description = "The queue's name"),
-        ("id" = Uuid, Path, description = "The job"),
-    ),
+    params(JobPath),
     responses(
         (status = 200, description = "It is off the list", body = DoneView),
-        (status = 403, description = "The caller is neither an admin nor an operator", body = ErrorBody),
         (status = 404, description = "There is no such queue or job", body = ErrorBody),
         (status = 409, description = "The job does not stand so that it could be discarded", body = ErrorBody),
     )
@@ -185,12 +173,7 @@ pub(crate) async fn discard_job(
     request_body = BulkBody,
     responses(
         (status = 200, description = "What it came to", body = BulkView),
-        (status = 400, description = "Unreadable JSON", body = ErrorBody),
-        (status = 403, description = "The caller is neither an admin nor an operator", body = ErrorBody),
         (status = 404, description = "There is no such queue", body = ErrorBody),
-        (status = 413, description = "The body is too large", body = ErrorBody),
-        (status = 415, description = "The body is not JSON", body = ErrorBody),
-        (status = 422, description = "A member is not acceptable", body = ErrorBody),
     )
 )]
 pub(crate) async fn act_on_jobs(

@@ -267,9 +267,13 @@ impl JobFilter {
     }
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Path)]
 pub(crate) struct JobPath {
+    /// The queue's name
     queue: String,
+    /// The job
+    #[param(value_type = Uuid)]
     id: String,
 }
 
@@ -289,7 +293,6 @@ impl JobPath {
     responses(
         (status = 200, description = "A page of jobs", body = QueueJobList),
         (status = 400, description = "An unreadable parameter", body = ErrorBody),
-        (status = 403, description = "The caller is neither an admin nor an operator", body = ErrorBody),
         (status = 404, description = "There is no such queue", body = ErrorBody),
         (status = 422, description = "A parameter is not acceptable", body = ErrorBody),
     )
@@ -313,13 +316,9 @@ pub(crate) async fn list_jobs(
 /// Reads a job with all that is known of it.
 #[utoipa::path(
     get, path = "/admin/queues/{queue}/jobs/{id}", tag = "queues", security(("apiKey" = [])),
-    params(
-        ("queue" = String, Path, description = "The queue's name"),
-        ("id" = Uuid, Path, description = "The job"),
-    ),
+    params(JobPath),
     responses(
         (status = 200, description = "The job", body = QueueJobDetail),
-        (status = 403, description = "The caller is neither an admin nor an operator", body = ErrorBody),
         (status = 404, description = "There is no such queue or job", body = ErrorBody),
     )
 )]

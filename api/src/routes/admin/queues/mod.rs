@@ -220,7 +220,6 @@ pub(crate) struct PauseView {
     responses(
         (status = 200, description = "The queues", body = QueueList),
         (status = 400, description = "An unreadable parameter", body = ErrorBody),
-        (status = 403, description = "The caller is neither an admin nor an operator", body = ErrorBody),
     )
 )]
 pub(crate) async fn list_queues(
@@ -250,12 +249,8 @@ pub(crate) async fn list_queues(
     request_body = Option<PauseBody>,
     responses(
         (status = 200, description = "It stands still", body = PauseView),
-        (status = 400, description = "Unreadable JSON", body = ErrorBody),
         (status = 403, description = "The caller is not an operator", body = ErrorBody),
         (status = 404, description = "There is no such queue", body = ErrorBody),
-        (status = 413, description = "The body is too large", body = ErrorBody),
-        (status = 415, description = "The body is not JSON", body = ErrorBody),
-        (status = 422, description = "A member is not acceptable", body = ErrorBody),
     )
 )]
 pub(crate) async fn pause_queue(
