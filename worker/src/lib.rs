@@ -214,13 +214,15 @@ pub async fn start(config: Config, extras: Extras) -> anyhow::Result<Running> {
     spawn(Box::pin(hearing));
     if !extras.solo {
         // Pools of their own: the queues must not wait for turns, nor turns for the queues.
-        let queue_pool = db::pool(engine_options, 3);
+        let queue_pool = db::pool(engine_options.clone(), 3);
+        // What a crash of Postgres makes it forget to have told is told again, under the same id: these commits wait for no
+        // flush, so that telling agents does not slow the sign-ins that it is about.
+        let telling = db::pool(engine_options.options([("synchronous_commit", "off")]), 4);
         let folder = config.tenants.secrets_folder.clone();
         let all = queues.clone();
         let outbound = Outbound::new(&config.outbound_allow);
         configured::apply(&engine_pool, &vault, config.default_tenant, &config.agents.configured).await?;
-        let deliverer =
-            Deliverer::new(engine_pool.clone(), vault.clone(), outbound.clone(), delivery_settings(&config));
+        let deliverer = Deliverer::new(telling, vault.clone(), outbound.clone(), delivery_settings(&config));
         let deliveries = jobs::deliveries::Deliveries::new(deliverer, told_of_deliveries, stopping.clone());
         spawn(Box::pin(deliveries.clone().when_told(switches.clone())));
         let upkeep = Upkeep {
