@@ -10,7 +10,9 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use shared::{
     error::{Code, Error, Result},
     identity::{CookieSession, Scope, Scopes},
+    ids::TenantId,
     mcp::authorization::{self, AuthorizationServer, Client},
+    tenancy::memberships::{Membership, TenantState},
 };
 use url::{Url, form_urlencoded};
 
@@ -46,7 +48,7 @@ impl Parameters {
 
     /// The parameters of the authorization request again, for a form that repeats it.
     pub(crate) fn of_request(&self) -> impl Iterator<Item = (&str, &str)> {
-        let ours = ["csrf", "decision"];
+        let ours = ["csrf", "decision", "tenant"];
         self.0
             .iter()
             .filter(move |(name, _)| !ours.contains(&name.as_str()))
@@ -211,6 +213,31 @@ pub(crate) async fn session(app: &App, headers: &HeaderMap) -> Result<Option<Coo
     match app.callers.cookies().session(headers) {
         Some(cookie) => app.callers.sign_ins().extend_cookie(&cookie).await,
         None => Ok(None),
+    }
+}
+
+/// The tenants that the person of the browser's session belongs to: a program is let into one of them.
+///
+/// # Errors
+/// The database's and the directory's.
+pub(crate) async fn tenants(app: &App, headers: &HeaderMap) -> Result<Vec<Membership>> {
+    let Some(cookie) = app.callers.cookies().session(headers) else { return Ok(Vec::new()) };
+    let Some(person) = app.callers.sign_ins().by_cookie(&cookie).await? else { return Ok(Vec::new()) };
+    let all = app.callers.tenants.directory.memberships(&person).await?;
+    let is_open = |membership: &&Membership| membership.accepted && membership.state == TenantState::Active;
+    Ok(all.iter().filter(is_open).cloned().collect())
+}
+
+/// The tenant that the person chose on the page; with one or none there is nothing to choose. The error is no choice, or a tenant
+/// that is none of theirs.
+pub(crate) fn chosen(tenants: &[Membership], choice: Option<&str>) -> Result<Option<TenantId>, ()> {
+    match tenants {
+        [] => Ok(None),
+        [only] => Ok(Some(only.tenant)),
+        several => {
+            let is_chosen = |membership: &&Membership| Some(membership.tenant.to_string().as_str()) == choice;
+            several.iter().find(is_chosen).map(|membership| Some(membership.tenant)).ok_or(())
+        }
     }
 }
 

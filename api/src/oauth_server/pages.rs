@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use axum::response::Response;
 use http::StatusCode;
-use shared::identity::Scope;
+use shared::{identity::Scope, tenancy::memberships::Membership};
 
 use super::{Asked, GRANTABLE, Parameters, own_place};
 use crate::web::{escaped, page};
@@ -29,7 +29,13 @@ pub(crate) fn sign_in(status: StatusCode, query: &str, wrong: Option<&str>) -> R
 }
 
 /// Asks whether the program may.
-pub(crate) fn consent(asked: &Asked, request: &Parameters, email: &str, csrf: &str) -> Response {
+pub(crate) fn consent(
+    asked: &Asked,
+    request: &Parameters,
+    tenants: &[Membership],
+    email: &str,
+    csrf: &str,
+) -> Response {
     let mut body = format!("<h1>Let {} into your workspace?</h1>", escaped(&asked.client.name));
     // Writing to a String cannot fail.
     let _ = match &asked.client.host {
@@ -55,11 +61,25 @@ pub(crate) fn consent(asked: &Asked, request: &Parameters, email: &str, csrf: &s
         let _ =
             write!(body, "<input type=\"hidden\" name=\"{}\" value=\"{}\">", escaped(name), escaped(value));
     }
+    if tenants.len() > 1 {
+        body.push_str(&choice(tenants));
+    }
     body.push_str(
         "<button name=\"decision\" value=\"allow\">Let it in</button>\
-         <button name=\"decision\" value=\"deny\">Do not</button></form>",
+         <button name=\"decision\" value=\"deny\" formnovalidate>Do not</button></form>",
     );
     page(StatusCode::OK, &body, Some(&target(asked)))
+}
+
+/// Asks into which of the person's workspaces. None is chosen beforehand: the wrong one would not be noticed.
+fn choice(tenants: &[Membership]) -> String {
+    let options = tenants.iter().map(|membership| {
+        format!("<option value=\"{}\">{}</option>", membership.tenant, escaped(&membership.name))
+    });
+    format!(
+        "<label>Workspace<select name=\"tenant\" required><option value=\"\" disabled selected>Choose</option>{}</select></label>",
+        options.collect::<String>()
+    )
 }
 
 /// Says why not.

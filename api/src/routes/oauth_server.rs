@@ -170,7 +170,8 @@ pub(crate) async fn authorize(
         Ok(asked) => {
             let user = app.callers.sign_ins().user(session.user).await?;
             let email = user.and_then(|user| user.email).unwrap_or_default();
-            oauth_server::consent(&asked, &parameters, &email, session.csrf.expose_secret())
+            let tenants = oauth_server::tenants(&app, &parts.headers).await?;
+            oauth_server::consent(&asked, &parameters, &tenants, &email, session.csrf.expose_secret())
         }
         Err(refusal) => refusal.answer(&app),
     })
@@ -279,6 +280,7 @@ pub(crate) async fn decide(State(app): State<App>, request: Request) -> Answer<R
         return not_meant();
     }
     let Some(cookie) = cookies.session(&parts.headers) else { return not_meant() };
+    let headers = parts.headers.clone();
     let form = oauth_server::form(&app, Request::from_parts(parts, body)).await?;
     if !sign_ins.is_csrf_token(&cookie, form.get("csrf").unwrap_or_default()) {
         return not_meant();
@@ -294,6 +296,11 @@ pub(crate) async fn decide(State(app): State<App>, request: Request) -> Answer<R
             [("error", "access_denied"), ("error_description", "the person did not let the program in")];
         return Ok(oauth_server::send_back(&app, &asked.redirect_uri, state, &denied));
     }
+    let tenants = oauth_server::tenants(&app, &headers).await?;
+    let Ok(tenant) = oauth_server::chosen(&tenants, form.get("tenant")) else {
+        let sentence = "Go back and choose the workspace that the program is let into.";
+        return Ok(oauth_server::refusal(StatusCode::BAD_REQUEST, sentence));
+    };
     let granted = Granted {
         client: asked.client.id,
         user: session.user,
@@ -301,6 +308,7 @@ pub(crate) async fn decide(State(app): State<App>, request: Request) -> Answer<R
         challenge: asked.challenge,
         scopes: asked.scopes,
         audience: asked.audience,
+        tenant,
     };
     let code = server.issue(&granted).await?;
     tracing::info!(client_id = granted.client, scopes = %granted.scopes, "a person let a program in");
@@ -419,6 +427,7 @@ async fn by_code(app: &App, shown: &Shown<'_>, from: &SignInFrom) -> Result<Toke
         scopes: Some(granted.scopes),
         audience: Some(granted.audience),
         client: Some(granted.client),
+        tenant: granted.tenant,
     };
     let tokens = app.callers.sign_ins().begin_tokens(granted.user, &grant, from).await?;
     if !server.became(shown.code, tokens.sign_in).await? {

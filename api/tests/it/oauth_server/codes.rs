@@ -4,7 +4,8 @@ use http::{Method, StatusCode};
 use serde_json::json;
 
 use super::{
-    Browser, CALLBACK, PASSWORD, VERIFIER, call, client, exchange, fields, parameter, query, refused, token,
+    Browser, CALLBACK, PASSWORD, VERIFIER, call, client, exchange, fields, parameter, query, refused,
+    sent_to, token,
 };
 use crate::app::TestApp;
 
@@ -155,4 +156,52 @@ async fn only_what_was_granted_is_given() {
     let denied = browser.decide(&query(&client, &[]), "deny").await;
     assert_eq!(parameter(&denied, "error").unwrap(), "access_denied");
     assert!(parameter(&denied, "code").is_none());
+}
+
+#[tokio::test]
+async fn who_belongs_to_several_tenants_chooses_the_programs() {
+    let app = TestApp::start().await;
+    let client = client(&app).await;
+    let browser = Browser::signed_in(&app, "ann@example.com").await;
+    app.execute(
+        "with made as (
+           insert into tenants (id, name) values ('0a1f0000-0000-7000-8000-00000000aaaa', 'Acme & co'),
+                                                 ('0a1f0000-0000-7000-8000-00000000bbbb', 'Globex') returning id)
+         insert into memberships (tenant_id, user_id, role)
+         select made.id, users.id, 'member' from made, users where lower(email) = 'ann@example.com'",
+    )
+    .await;
+    let globex = "0a1f0000-0000-7000-8000-00000000bbbb";
+    let asking = query(&client, &[]);
+    let page = browser.get(&format!("/oauth/authorize?{asking}")).await;
+    assert!(page.text.contains("Acme &amp; co") && page.text.contains(globex), "{page:?}");
+    let fields = fields(&page.text);
+    let decide = async |chosen: &[(&str, &str)]| {
+        let mut form: Vec<(&str, &str)> =
+            fields.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        form.push(("decision", "allow"));
+        form.extend(chosen);
+        browser.post("/oauth/authorize", &form).await
+    };
+    // None, somebody else's, and two: nothing is granted.
+    let default = shared::identity::development::TENANT.to_string();
+    for wrong in [&[][..], &[("tenant", default.as_str())], &[("tenant", globex), ("tenant", globex)]] {
+        assert_eq!(decide(wrong).await.status, StatusCode::BAD_REQUEST, "{wrong:?}");
+    }
+    let code = parameter(&sent_to(&decide(&[("tenant", globex)]).await), "code").unwrap();
+    let tokens = exchange(&app, &client, &code).await.json();
+    let access = tokens["access_token"].as_str().unwrap();
+    // No header says where: the program's tokens do, also those that a refresh brings.
+    let made = call(&app, access, "add_task", &json!({"title": "there"})).await.json();
+    assert_eq!(made["result"]["structuredContent"]["payload"]["title"], "there");
+    let refresh = tokens["refresh_token"].as_str().unwrap();
+    let form = [("grant_type", "refresh_token"), ("client_id", client.as_str()), ("refresh_token", refresh)];
+    let again = token(&app, &form).await.json();
+    let listed = call(&app, again["access_token"].as_str().unwrap(), "list_tasks", &json!({})).await.json();
+    assert_eq!(listed["result"]["structuredContent"]["items"][0]["payload"]["title"], "there");
+    app.execute("delete from memberships where tenant_id = '0a1f0000-0000-7000-8000-00000000bbbb'").await;
+    // What was chosen is no right: another process, which remembers no memberships, refuses at once.
+    let beside = app.beside(|_| ()).await;
+    let refused = call(&beside, again["access_token"].as_str().unwrap(), "list_tasks", &json!({})).await;
+    assert_eq!(refused.status, StatusCode::NOT_FOUND, "{refused:?}");
 }

@@ -2,7 +2,6 @@
 
 mod control;
 mod headers;
-mod invitations;
 mod members;
 mod pooler;
 mod secrets;

@@ -98,6 +98,8 @@ pub struct Grant {
     pub audience: Option<String>,
     /// The program that acts for the user; none for our own.
     pub client: Option<String>,
+    /// The tenant that the user chose for it.
+    pub tenant: Option<TenantId>,
 }
 
 /// Where a sign-in begins, for its user to recognise it by.
@@ -266,6 +268,7 @@ impl SignIns {
             scopes: grant.scopes.map(Scopes::words),
             audience: grant.audience.as_deref(),
             client: grant.client.as_deref(),
+            tenant: grant.tenant,
             idle_days: self.0.settings.idle_days,
             address: from.address.map(|address| address.to_string()),
             user_agent: from.user_agent.as_deref(),
@@ -422,7 +425,9 @@ impl SignInRow {
                 .scopes
                 .map_or(Scopes::ALL, |words| Scopes::of_words(words.iter().map(String::as_str))),
             operator: false,
-            tenant: CredentialTenant::Open,
+            tenant: self
+                .chosen_tenant
+                .map_or(CredentialTenant::Open, |tenant| CredentialTenant::Wished(tenant.to_string())),
             credential: credential(self.id),
             outside: None,
         }

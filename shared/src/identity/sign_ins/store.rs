@@ -22,6 +22,7 @@ pub(super) struct SignInRow {
     pub(super) scopes: Option<Vec<String>>,
     pub(super) audience: Option<String>,
     pub(super) client_id: Option<String>,
+    pub(super) chosen_tenant: Option<TenantId>,
     pub(super) is_live: bool,
     pub(super) email: Option<String>,
     pub(super) email_verified: bool,
@@ -36,6 +37,7 @@ pub(super) struct NewSignIn<'a> {
     pub(super) scopes: Option<Vec<&'static str>>,
     pub(super) audience: Option<&'a str>,
     pub(super) client: Option<&'a str>,
+    pub(super) tenant: Option<TenantId>,
     pub(super) idle_days: i64,
     pub(super) address: Option<String>,
     pub(super) user_agent: Option<&'a str>,
@@ -45,10 +47,11 @@ pub(super) struct NewSignIn<'a> {
 pub(super) async fn begin(engine: &PgPool, new: &NewSignIn<'_>) -> Result<SignInRow> {
     Ok(sqlx::query_as(
         "with made as (
-           insert into sign_ins (id, user_id, kind, nonce, scopes, audience, client_id, expires_at, address, user_agent, home_tenant)
-           values ($1, $2, $3, $4, $5, $6, $7, now() + make_interval(days => $8::integer), $9, $10, $11) returning *)
+           insert into sign_ins
+             (id, user_id, kind, nonce, scopes, audience, client_id, expires_at, address, user_agent, home_tenant, chosen_tenant)
+           values ($1, $2, $3, $4, $5, $6, $7, now() + make_interval(days => $8::integer), $9, $10, $11, $12) returning *)
          select s.id, s.user_id, s.kind, s.nonce, s.generation, 0::float8 as rotated_before, s.scopes, s.audience,
-                s.client_id, true as is_live, u.email, u.email_verified, u.timezone
+                s.client_id, s.chosen_tenant, true as is_live, u.email, u.email_verified, u.timezone
          from made s join users u on u.id = s.user_id",
     )
     .bind(new.id)
@@ -62,6 +65,7 @@ pub(super) async fn begin(engine: &PgPool, new: &NewSignIn<'_>) -> Result<SignIn
     .bind(&new.address)
     .bind(new.user_agent)
     .bind(new.home_tenant)
+    .bind(new.tenant)
     .fetch_one(engine)
     .await?)
 }
@@ -118,7 +122,7 @@ pub(super) async fn by_id(engine: &PgPool, id: SignInId) -> Result<Option<SignIn
     Ok(sqlx::query_as(
         "select s.id, s.user_id, s.kind, s.nonce, s.generation,
                 extract(epoch from clock_timestamp() - s.rotated_at)::float8 as rotated_before, s.scopes, s.audience,
-                s.client_id, (s.ended_at is null and s.expires_at > clock_timestamp()) as is_live,
+                s.client_id, s.chosen_tenant, (s.ended_at is null and s.expires_at > clock_timestamp()) as is_live,
                 u.email, u.email_verified, u.timezone
          from sign_ins s join users u on u.id = s.user_id where s.id = $1",
     )

@@ -26,7 +26,7 @@ pub use self::client::{Client, Registration, RegistrationProblem};
 use crate::{
     error::Result,
     identity::Scopes,
-    ids::{SignInId, UserId},
+    ids::{SignInId, TenantId, UserId},
     outbound::Outbound,
 };
 
@@ -60,6 +60,8 @@ pub struct Granted {
     pub scopes: Scopes,
     /// The resource that the tokens are good for.
     pub audience: String,
+    /// The tenant in which the client acts; none is the one that its user acts in when they name none.
+    pub tenant: Option<TenantId>,
 }
 
 /// What a code came to.
@@ -182,6 +184,7 @@ mod tests {
             challenge: "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM".to_owned(),
             scopes: Scopes::NONE,
             audience: String::new(),
+            tenant: None,
         };
         assert!(is_challenge(&granted.challenge));
         assert!(granted.is_verified_by("dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk"));

@@ -6,7 +6,7 @@ use super::{Client, Granted, Redeemed};
 use crate::{
     error::Result,
     identity::Scopes,
-    ids::{SignInId, UserId},
+    ids::{SignInId, TenantId, UserId},
 };
 
 pub(super) async fn client(engine: &PgPool, id: &str) -> Result<Option<Client>> {
@@ -50,8 +50,9 @@ pub(super) async fn issue(engine: &PgPool, hash: &[u8; 32], granted: &Granted) -
          old as (
            delete from oauth_codes where code_hash in (
              select code_hash from oauth_codes where expires_at < now() - interval '1 day' limit 100))
-         insert into oauth_codes (code_hash, client_id, user_id, redirect_uri, challenge, scopes, audience, expires_at)
-         values ($1, $2, $3, $4, $5, $6, $7, now() + interval '60 seconds')",
+         insert into oauth_codes
+           (code_hash, client_id, user_id, redirect_uri, challenge, scopes, audience, chosen_tenant, expires_at)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, now() + interval '60 seconds')",
     )
     .bind(hash.as_slice())
     .bind(&granted.client)
@@ -60,6 +61,7 @@ pub(super) async fn issue(engine: &PgPool, hash: &[u8; 32], granted: &Granted) -
     .bind(&granted.challenge)
     .bind(granted.scopes.words())
     .bind(&granted.audience)
+    .bind(granted.tenant)
     .execute(engine)
     .await?;
     Ok(())
@@ -73,13 +75,14 @@ struct CodeRow {
     challenge: String,
     scopes: Vec<String>,
     audience: String,
+    chosen_tenant: Option<TenantId>,
 }
 
 pub(super) async fn redeem(engine: &PgPool, hash: &[u8; 32]) -> Result<Redeemed> {
     let row: Option<CodeRow> = sqlx::query_as(
         "update oauth_codes set used_at = clock_timestamp()
          where code_hash = $1 and used_at is null and expires_at > clock_timestamp()
-         returning client_id, user_id, redirect_uri, challenge, scopes, audience",
+         returning client_id, user_id, redirect_uri, challenge, scopes, audience, chosen_tenant",
     )
     .bind(hash.as_slice())
     .fetch_optional(engine)
@@ -92,6 +95,7 @@ pub(super) async fn redeem(engine: &PgPool, hash: &[u8; 32]) -> Result<Redeemed>
             challenge: row.challenge,
             scopes: Scopes::of_words(row.scopes.iter().map(String::as_str)),
             audience: row.audience,
+            tenant: row.chosen_tenant,
         }));
     }
     let shown: Option<Option<SignInId>> = sqlx::query_scalar(
