@@ -17,6 +17,7 @@ mod mcp_servers;
 mod oauth_server;
 mod operations;
 mod queues;
+mod queues_many;
 mod search;
 mod sessions;
 mod sixth;

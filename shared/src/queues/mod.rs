@@ -1,7 +1,7 @@
 //! The queues as admins see them: how long the lines are, what is in them and why it waits, and what can be done about it.
 //!
-//! Jobs stay where they live (turns, deliveries, the list of items to embed, tickets); the view `queue_jobs` makes them look
-//! alike, so that reading knows one kind of job. What an action means is each source's own.
+//! Jobs stay where they live (turns, deliveries, the list of items to embed, tickets); a view of each makes them look alike, so
+//! that reading knows one kind of job, and `queue_jobs` is all of them together. What an action means is each source's own.
 //!
 //! Invariants: an admin reads through a transaction that Postgres knows the tenant of, an operator as the engine; whoever acts
 //! leaves a row in the audit log; no look costs more because a line is long.
@@ -130,6 +130,14 @@ impl Queues {
     }
 }
 
+/// Where jobs are read.
+#[derive(Debug, Clone, Copy)]
+struct View {
+    name: &'static str,
+    /// Not of the transaction's tenant alone.
+    is_of_all: bool,
+}
+
 /// A transaction that sees what its viewer may see.
 enum Reach {
     Tenant(Box<TenantTx>),
@@ -144,11 +152,25 @@ impl Reach {
         }
     }
 
-    /// The view of jobs that this one may read.
-    fn view(&self) -> &'static str {
+    /// The view of all jobs that this one may read.
+    fn jobs(&self) -> &'static str {
         match self {
             Self::Tenant(_) => "queue_jobs_of_tenant",
             Self::All(_) => "queue_jobs",
+        }
+    }
+
+    /// The view of a queue's jobs that this one may read: a list of them reads one table, in the order of an index.
+    fn jobs_of(&self, queue: &QueueDef) -> View {
+        let (of_all, of_tenant) = match queue.source {
+            Source::Turns => ("queue_turns", "queue_turns_of_tenant"),
+            Source::Deliveries => ("queue_deliveries", "queue_deliveries_of_tenant"),
+            Source::Items => ("queue_items", "queue_items_of_tenant"),
+            Source::Tickets => ("queue_tickets", "queue_tickets_of_tenant"),
+        };
+        match self {
+            Self::Tenant(_) => View { name: of_tenant, is_of_all: false },
+            Self::All(_) => View { name: of_all, is_of_all: true },
         }
     }
 

@@ -115,7 +115,7 @@ impl Queues {
         request_id: &str,
     ) -> Result<Option<TurnId>> {
         let mut reach = self.reach(viewer).await?;
-        let view = reach.view();
+        let view = reach.jobs_of(queue);
         let job = jobs::one(reach.connection(), view, queue, id).await?.pop();
         reach.commit().await?;
         self.act_on(viewer, queue, &job.ok_or_else(no_such_job)?, action, request_id).await
@@ -139,7 +139,7 @@ impl Queues {
             return Ok(Bulk::default());
         }
         let mut reach = self.reach(viewer).await?;
-        let wanted = Wanted { view: reach.view(), queue, filter, statuses };
+        let wanted = Wanted { view: reach.jobs_of(queue), queue, filter, statuses };
         let matched = jobs::count(reach.connection(), &wanted, MOST_COUNTED).await?;
         let jobs = jobs::oldest(reach.connection(), &wanted, limit).await?;
         reach.commit().await?;

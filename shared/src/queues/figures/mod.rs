@@ -176,7 +176,7 @@ impl Queues {
         let hour_ago = Utc::now() - TimeDelta::hours(1);
         let until = store::counted_until(&self.engine).await?;
         let mut reach = self.reach(viewer).await?;
-        let view = reach.view();
+        let view = reach.jobs();
         let connection = reach.connection();
         let levels = store::levels(&mut *connection, tenant).await?;
         let days = store::days(&mut *connection, tenant).await?;

@@ -68,23 +68,23 @@ impl Status {
     }
 
     /// The states of the source's table that can be this status: what its indexes are made for.
-    fn states(self, source: Source) -> &'static str {
+    fn states(self, source: Source) -> &'static [&'static str] {
         match (source, self) {
-            (Source::Turns, Self::Queued) => "'queued', 'waiting', 'ready'",
-            (Source::Turns, Self::Running) => "'running'",
-            (Source::Turns, Self::AwaitingApproval) => "'awaiting_approval'",
-            (Source::Turns, Self::Succeeded) => "'succeeded'",
-            (Source::Turns, Self::Failed) => "'failed'",
-            (Source::Turns, Self::Cancelled) => "'cancelled'",
-            (Source::Turns, Self::Dead) => "'dead'",
-            (Source::Deliveries, Self::Queued | Self::Running) => "'pending', 'retry'",
-            (Source::Deliveries, Self::Succeeded) => "'delivered'",
-            (Source::Deliveries, _) => "'failed'",
-            (Source::Items, _) => "'listed'",
-            (Source::Tickets, Self::Queued) => "'Pending', 'Failed'",
-            (Source::Tickets, Self::Running) => "'Queued', 'Running'",
-            (Source::Tickets, Self::Succeeded) => "'Done'",
-            (Source::Tickets, _) => "'Failed', 'Killed'",
+            (Source::Turns, Self::Queued) => &["queued", "waiting", "ready"],
+            (Source::Turns, Self::Running) => &["running"],
+            (Source::Turns, Self::AwaitingApproval) => &["awaiting_approval"],
+            (Source::Turns, Self::Succeeded) => &["succeeded"],
+            (Source::Turns, Self::Failed) => &["failed"],
+            (Source::Turns, Self::Cancelled) => &["cancelled"],
+            (Source::Turns, Self::Dead) => &["dead"],
+            (Source::Deliveries, Self::Queued | Self::Running) => &["pending", "retry"],
+            (Source::Deliveries, Self::Succeeded) => &["delivered"],
+            (Source::Deliveries, _) => &["failed"],
+            (Source::Items, _) => &["listed"],
+            (Source::Tickets, Self::Queued) => &["Pending", "Failed"],
+            (Source::Tickets, Self::Running) => &["Queued", "Running"],
+            (Source::Tickets, Self::Succeeded) => &["Done"],
+            (Source::Tickets, _) => &["Failed", "Killed"],
         }
     }
 }
@@ -286,7 +286,7 @@ impl Queues {
         limit: i64,
     ) -> Result<Vec<Job>> {
         let mut reach = self.reach(viewer).await?;
-        let wanted = Wanted { view: reach.view(), queue, filter, statuses: &[] };
+        let wanted = Wanted { view: reach.jobs_of(queue), queue, filter, statuses: &[] };
         let mut jobs = store::page(reach.connection(), &wanted, before, limit).await?;
         self.explain(&mut reach, queue, &mut jobs).await?;
         reach.commit().await?;
@@ -299,7 +299,7 @@ impl Queues {
     /// 404; the database's.
     pub async fn job(&self, viewer: &Viewer, queue: &QueueDef, id: Uuid) -> Result<Detail> {
         let mut reach = self.reach(viewer).await?;
-        let view = reach.view();
+        let view = reach.jobs_of(queue);
         let mut found = store::one(reach.connection(), view, queue, id).await?;
         self.explain(&mut reach, queue, &mut found).await?;
         let job = found.pop().ok_or_else(no_such_job)?;

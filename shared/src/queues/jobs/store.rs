@@ -9,7 +9,7 @@ use super::{Attempt, Facts, Filter, Job, Status};
 use crate::{
     error::Result,
     ids::TenantId,
-    queues::{QueueDef, Source},
+    queues::{QueueDef, Source, View},
 };
 
 const COLUMNS: &str = "j.tenant_id, j.id, j.kind, j.state, j.status, j.user_id, j.subject, j.created_at, j.due_at, j.started_at,
@@ -18,8 +18,8 @@ const COLUMNS: &str = "j.tenant_id, j.id, j.kind, j.state, j.status, j.user_id, 
 
 /// What to select.
 pub(in crate::queues) struct Wanted<'a> {
-    /// The view that the reader may read.
-    pub(in crate::queues) view: &'static str,
+    /// What the reader may read of the queue.
+    pub(in crate::queues) view: View,
     pub(in crate::queues) queue: &'a QueueDef,
     pub(in crate::queues) filter: &'a Filter,
     /// Beside the filter's: one of these. All of them when it is empty.
@@ -55,7 +55,7 @@ pub(in crate::queues) async fn count(
     most: i64,
 ) -> Result<i64> {
     let mut query = QueryBuilder::new("select count(*) from (select from ");
-    query.push(wanted.view).push(" j where true");
+    query.push(wanted.view.name).push(" j where true");
     wanted.push_conditions(&mut query, None);
     query.push(" limit ").push(most.to_string()).push(") counted");
     Ok(query.build_query_scalar().fetch_one(connection).await?)
@@ -63,14 +63,14 @@ pub(in crate::queues) async fn count(
 
 pub(in crate::queues) async fn one(
     connection: &mut PgConnection,
-    view: &'static str,
+    view: View,
     queue: &QueueDef,
     id: Uuid,
 ) -> Result<Vec<Job>> {
     let mut query = QueryBuilder::<Postgres>::new("select ");
-    query.push(COLUMNS).push(" from ").push(view).push(" j where j.queue = ").push(quoted(queue.name));
+    query.push(COLUMNS).push(" from ").push(view.name).push(" j where j.queue = ").push(quoted(queue.name));
     query.push(" and j.id = ").push_bind(id);
-    if view == "queue_jobs" && queue.has_tenants() {
+    if view.is_of_all && queue.has_tenants() {
         // Their keys begin with the tenant.
         query.push(" and j.tenant_id in (select n.id from tenants n)");
     }
@@ -88,12 +88,13 @@ impl Wanted<'_> {
         direction: &'static str,
         limit: i64,
     ) {
-        let is_of_all = self.view == "queue_jobs" && self.queue.has_tenants() && self.filter.tenant.is_none();
+        let is_of_all = self.view.is_of_all && self.queue.has_tenants() && self.filter.tenant.is_none();
         query.push("select ").push(COLUMNS).push(" from ");
         if is_of_all {
-            query.push("tenants n cross join lateral (select * from queue_jobs j where j.tenant_id = n.id");
+            query.push("tenants n cross join lateral (select * from ").push(self.view.name);
+            query.push(" j where j.tenant_id = n.id");
         } else {
-            query.push(self.view).push(" j where true");
+            query.push(self.view.name).push(" j where true");
         }
         self.push_conditions(query, before);
         query.push(" order by j.id ").push(direction).push(" limit ").push(limit.to_string());
@@ -147,11 +148,12 @@ impl Wanted<'_> {
 }
 
 /// By the states that indexes are made for, and where one state may be several statuses by those: what Postgres cannot estimate
-/// it takes for rare.
+/// it takes for rare. State by state, because several partial indexes are put together for an OR, and not for an IN.
 fn push_status(query: &mut QueryBuilder<Postgres>, source: Source, statuses: &[Status]) {
-    let states: Vec<&str> = statuses.iter().map(|status| status.states(source)).collect();
+    let states = statuses.iter().flat_map(|status| status.states(source));
+    let states: Vec<String> = states.map(|state| format!("j.state = {}", quoted(state))).collect();
     let words: Vec<String> = statuses.iter().map(|status| quoted(status.as_str())).collect();
-    query.push(" and j.state in (").push(states.join(", ")).push(")");
+    query.push(" and (").push(states.join(" or ")).push(")");
     if source != Source::Turns {
         query.push(" and j.status in (").push(words.join(", ")).push(")");
     }
