@@ -2,6 +2,7 @@
 //! operators.
 
 use secrecy::{ExposeSecret as _, SecretString};
+use serde_json::json;
 use sqlx::PgPool;
 
 use crate::{
@@ -13,7 +14,8 @@ use crate::{
     tenancy::{audit, control},
 };
 
-/// Makes sure that the default tenant exists and that `API_KEY`, if there is one, opens it as its admin and as operator.
+/// Makes sure that the default tenant exists and that `API_KEY`, if there is one, opens it as its admin and as operator. What
+/// was `API_KEY` before opens nothing any more: a key that everybody knows must not outlive a deployment's first day.
 /// Safe to run many times and at the same time.
 ///
 /// # Errors
@@ -64,10 +66,8 @@ fn engine(config: &Config) -> Result<PgPool> {
 
 async fn ensure(config: &Config, engine: &PgPool) -> Result<()> {
     control::ensure_default(engine, config.default_tenant, config.tenant_running_turns).await?;
-    let Some(key) = &config.api_key else { return Ok(()) };
-    development::ensure(
-        engine,
-        &development::Identity {
+    if let Some(key) = &config.api_key {
+        let identity = development::Identity {
             tenant: config.default_tenant,
             user: development::USER,
             email: "admin@alfred.local",
@@ -75,7 +75,16 @@ async fn ensure(config: &Config, engine: &PgPool) -> Result<()> {
             operator: true,
             key,
             running_turns: config.tenant_running_turns,
-        },
-    )
-    .await
+        };
+        development::ensure(engine, &identity).await?;
+    }
+    let ended = development::end_other_keys(engine, config.api_key.as_ref()).await?;
+    if ended > 0 {
+        tracing::warn!(ended, "what was API_KEY before opens nothing any more");
+        let mut connection = engine.acquire().await?;
+        let target = development::USER.to_string();
+        let entry = audit::Entry::new("operator_key.ended", &target).with(json!({ "keys": ended }));
+        audit::record_of_system(&mut connection, config.default_tenant, entry).await?;
+    }
+    Ok(())
 }

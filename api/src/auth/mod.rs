@@ -153,7 +153,7 @@ impl Callers {
     pub(crate) async fn with_credential(&self, parts: &Parts) -> Result<(Actor, Credential)> {
         let principal = self.principal(parts).await?;
         let credential = principal.credential;
-        let actor = self.tenants.actor(principal, &parts.headers).await?;
+        let actor = self.tenants.actor(principal, parts).await?;
         Span::current().record("tenant_id", display(actor.tenant));
         Ok((actor, credential))
     }
@@ -174,7 +174,7 @@ impl Callers {
         let Some(Found { principal, .. }) = found else { return Err(Shown::Cookie(cookie).unknown()) };
         Span::current().record("user_id", display(principal.user));
         principal.scopes.must_have(scopes::wanted(parts))?;
-        let actor = self.tenants.actor(principal, &parts.headers).await?;
+        let actor = self.tenants.actor(principal, parts).await?;
         Span::current().record("tenant_id", display(actor.tenant));
         Ok(actor)
     }

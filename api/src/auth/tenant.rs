@@ -3,7 +3,7 @@
 
 use std::time::SystemTime;
 
-use http::{HeaderMap, header};
+use http::{HeaderMap, header, request::Parts};
 use shared::{
     config::Config,
     error::{Code, Error, Invalid, Result},
@@ -78,7 +78,8 @@ impl Tenants {
     /// # Errors
     /// 401 when signed headers are missing or wrong, or the key is of a tenant that the person does not belong to any
     /// more; 400, 403 and 404 as `memberships::choose` says; the database's and the directory's.
-    pub(super) async fn actor(&self, principal: Principal, headers: &HeaderMap) -> Result<Actor> {
+    pub(super) async fn actor(&self, principal: Principal, parts: &Parts) -> Result<Actor> {
+        let headers = &parts.headers;
         let is_signed = headers.contains_key(SIGNATURE) || headers.contains_key(TIMESTAMP);
         let is_cookie = matches!(principal.credential, Credential::Cookie(_));
         if self.secrets.are_required() && !is_signed && !is_cookie {
@@ -88,6 +89,10 @@ impl Tenants {
         }
         let chosen = self.standing(&principal, headers).await?.chosen?;
         if chosen.accepts {
+            // Anybody's link has a browser send a cookie along; only what was shown to be meant accepts.
+            if is_cookie && parts.method.is_safe() {
+                return Err(no_such_tenant());
+            }
             self.directory.accept(chosen.tenant, principal.user).await?;
         }
         Ok(Actor {
@@ -110,7 +115,7 @@ impl Tenants {
         match &principal.tenant {
             CredentialTenant::Bound { tenant, .. } => {
                 let belongs = memberships.iter().any(|membership| membership.tenant == *tenant);
-                let shares = memberships.is_empty() && *tenant == self.default_tenant;
+                let shares = memberships::shares_the_default(&memberships) && *tenant == self.default_tenant;
                 if !belongs && !shares {
                     let message = "the key is of a tenant that its owner does not belong to any more";
                     return Err(Error::new(Code::Auth, message));

@@ -18,8 +18,8 @@ use serde::{Deserialize, Serialize};
 use shared::{
     error::{Code, Error, Result},
     identity::{
-        Credential, EmailAddress, EndedBecause, Grant, Principal, PublishedKey, Refreshed, Tokens, User,
-        not_good,
+        Credential, EmailAddress, EndedBecause, Grant, Principal, PublishedKey, Refreshed, Scope, Tokens,
+        User, not_good,
     },
 };
 use utoipa::ToSchema;
@@ -337,7 +337,7 @@ pub(crate) struct Logout {
     /// The sign-in of this token; without it, that of the request's credential.
     #[schema(value_type = Option<String>)]
     refresh_token: Option<SecretString>,
-    /// All sign-ins of the credential's user, everywhere.
+    /// All sign-ins of the credential's user, everywhere; needs the scope admin.
     #[serde(default)]
     everywhere: bool,
 }
@@ -351,7 +351,7 @@ pub(crate) struct Logout {
         (status = 204, description = "Signed out, now or before"),
         (status = 400, description = "Unreadable JSON", body = ErrorBody),
         (status = 401, description = "Neither a refresh token nor a credential", body = ErrorBody),
-        (status = 403, description = "Under cookies: the CSRF token is missing or wrong", body = ErrorBody),
+        (status = 403, description = "Everywhere: the credential lacks the scope admin; under cookies: the CSRF token is missing or wrong", body = ErrorBody),
         (status = 413, description = "The body is too large", body = ErrorBody),
         (status = 415, description = "The body is not JSON", body = ErrorBody),
         (status = 422, description = "A member is not acceptable", body = ErrorBody),
@@ -369,6 +369,10 @@ pub(crate) async fn logout(
         Some(token) if !body.everywhere => end_of_token(&app, token).await?,
         _ => {
             let principal = app.callers.principal(&parts).await?;
+            if body.everywhere {
+                // As for ending sign-ins one by one.
+                principal.scopes.must_have(Scope::Admin)?;
+            }
             end_of(&app, &principal, body.everywhere).await?
         }
     };

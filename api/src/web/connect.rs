@@ -110,7 +110,7 @@ pub(crate) fn failed(status: StatusCode, heading: &str, sentence: &str) -> Respo
 /// The person has to say in which tenant.
 pub(crate) fn tenants(memberships: &[Membership], place: &str) -> Response {
     let mut body = "<h1>Connections</h1><p>Of which tenant?</p><ul>".to_owned();
-    for membership in memberships {
+    for membership in memberships.iter().filter(|membership| membership.accepted) {
         let place = format!("{place}{}", query(Some(&membership.tenant.to_string())));
         let _ = write!(body, "<li><a href=\"{}\">{}</a></li>", escaped(&place), escaped(&membership.name));
     }

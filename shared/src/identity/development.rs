@@ -53,3 +53,12 @@ pub async fn ensure(engine: &PgPool, identity: &Identity<'_>) -> Result<()> {
     )
     .await
 }
+
+/// Ends the operator keys of the development user but this one; answers how many there were.
+///
+/// # Errors
+/// The database's.
+pub async fn end_other_keys(engine: &PgPool, key: Option<&SecretString>) -> Result<u64> {
+    let present = key.map(|key| KeyHash::of(key).0);
+    store::end_operator_keys(engine, USER, present.as_ref()).await
+}

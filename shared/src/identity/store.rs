@@ -55,6 +55,18 @@ pub(super) async fn by_key_hash(app: &PgPool, hash: &[u8; 32]) -> Result<Option<
     Ok(row.map(Principal::from))
 }
 
+/// Ends the user's operator keys but the one with this hash; answers how many there were. Not marked but deleted, so that
+/// a deployment that goes back to a former key makes it anew.
+pub(super) async fn end_operator_keys(engine: &PgPool, user: UserId, but: Option<&[u8; 32]>) -> Result<u64> {
+    let done =
+        sqlx::query("delete from api_keys where user_id = $1 and operator and key_hash is distinct from $2")
+            .bind(user)
+            .bind(but.map(<[u8; 32]>::as_slice))
+            .execute(engine)
+            .await?;
+    Ok(done.rows_affected())
+}
+
 pub(super) struct NewIdentity<'a> {
     pub(super) tenant: TenantId,
     pub(super) tenant_name: &'a str,

@@ -10,7 +10,7 @@ use secrecy::ExposeSecret as _;
 use serde::{Deserialize, Serialize};
 use shared::{
     error::Error,
-    tenancy::secrets::{self, HeaderSecret, HeaderSecretInfo},
+    tenancy::secrets::{self, Delivery, HeaderSecret, HeaderSecretInfo},
 };
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -43,7 +43,7 @@ impl From<HeaderSecret> for SecretView {
 pub(crate) struct SecretInfo {
     id: Uuid,
     created_at: DateTime<Utc>,
-    /// When whoever signs was given it; null while it waits to be fetched.
+    /// When whoever signs was given it; null while it waits to be fetched, or for the worker to put it in its folder.
     #[schema(required = true)]
     delivered_at: Option<DateTime<Utc>>,
     /// When it is good no more; null for the newest.
@@ -83,7 +83,7 @@ pub(crate) async fn list_secrets(
     Ok(JsonAnswer(SecretList { items: items.into_iter().map(SecretInfo::from).collect() }))
 }
 
-/// Makes a new header secret. The one before stays good for seven days, older ones end now.
+/// Makes a new header secret. The one before stays good for seven days after the new one was delivered, older ones end now.
 #[utoipa::path(
     post, path = "/admin/tenants/{id}/secrets", tag = "operator", security(("apiKey" = [])),
     params(("id" = Uuid, Path, description = "The tenant's id")),
@@ -97,12 +97,13 @@ pub(crate) async fn post_secret(
     Operator(operator): Operator,
     TenantOfPath(id): TenantOfPath,
 ) -> Answer<(StatusCode, JsonAnswer<SecretView>)> {
-    let made = secrets::rotate(&app.engine, &app.vault, &operator, id).await?;
+    let delivery = Delivery::of(&app.config.tenants);
+    let made = secrets::rotate(&app.engine, &app.vault, &operator, id, delivery).await?;
     app.callers.tenants.changed(id);
     Ok((StatusCode::CREATED, JsonAnswer(made.into())))
 }
 
-/// Reads a header secret that is good; seven days later those before it end.
+/// Reads a header secret that is good; without TENANT_SECRETS_FOLDER that delivers it, and those before it end seven days later.
 #[utoipa::path(
     get, path = "/admin/tenants/{id}/secrets/{secretId}", tag = "operator", security(("apiKey" = [])),
     params(
@@ -123,7 +124,8 @@ pub(crate) async fn get_secret(
     let Ok(Path(SecretOfPath { secret_id })) = path else {
         return Err(Error::not_found("the tenant has no such secret").into());
     };
-    let read = secrets::read(&app.engine, &app.vault, &operator, id, secret_id).await?;
+    let delivery = Delivery::of(&app.config.tenants);
+    let read = secrets::read(&app.engine, &app.vault, &operator, id, secret_id, delivery).await?;
     Ok(JsonAnswer(read.into()))
 }
 

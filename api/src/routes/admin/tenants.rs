@@ -17,6 +17,7 @@ use shared::{
     tenancy::{
         OperatorActor,
         control::{self, Change, HostName, Move, NewTenant, Tenant},
+        secrets::Delivery,
     },
 };
 use utoipa::{IntoParams, ToSchema};
@@ -195,7 +196,8 @@ pub(crate) async fn post_tenant(
         running_turns: running_turns(body.limits.as_ref())?.unwrap_or(app.config.tenant_running_turns),
         hosts: hosts(&body.hosts)?,
     };
-    let made = control::provision(&app.engine, &app.vault, &operator, new).await?;
+    let delivery = Delivery::of(&app.config.tenants);
+    let made = control::provision(&app.engine, &app.vault, &operator, new, delivery).await?;
     app.callers.tenants.changed(made.tenant.id);
     let location = format!("/admin/tenants/{}", made.tenant.id);
     let view = ProvisionedView {

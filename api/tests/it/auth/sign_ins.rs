@@ -97,6 +97,10 @@ async fn a_credential_for_some_things_sees_and_ends_no_sign_ins() {
     app.send(delete).await.is_error(403, "APP-403-FORBIDDEN");
     let body = json!({"current_password": PASSWORD, "new_password": "another long password"});
     app.post(&key, "/api/v1/auth/password", &body).await.is_error(403, "APP-403-FORBIDDEN");
+    let everywhere = json!({"everywhere": true});
+    app.post(&key, "/api/v1/auth/logout", &everywhere).await.is_error(403, "APP-403-FORBIDDEN");
+    assert_eq!(app.post(&key, "/api/v1/auth/logout", &json!({})).await.status, 204);
+    assert!(app.opens(&here).await);
     assert_eq!(app.get(MEMBER, SIGN_INS).await.json()["sign_ins"], json!([]));
 }
 

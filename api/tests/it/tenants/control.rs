@@ -183,6 +183,34 @@ async fn a_tenant_is_taken_along_and_erased() {
 }
 
 #[tokio::test]
+async fn the_key_of_the_environment_is_the_present_one_alone() {
+    let app = start(|_| ()).await;
+    let (first, second) = ("alfred-development-key", "another-key-of-the-environment");
+    let restart = async |key: Option<&str>| {
+        let config = crate::app::config(&app.db, |config| config.api_key = key.map(Into::into));
+        shared::provision::ensure_first_identity(&config).await.unwrap();
+        // A process that has not seen the keys before.
+        let fresh = app.beside(|_| ()).await;
+        let mut good = Vec::new();
+        for key in [first, second, OPERATOR] {
+            good.push(fresh.get(key, "/admin/tenants").await.status == StatusCode::OK);
+        }
+        good
+    };
+    assert_eq!(restart(Some(first)).await, [true, false, true]);
+    assert_eq!(restart(Some(first)).await, [true, false, true]);
+    assert_eq!(restart(Some(second)).await, [false, true, true]);
+    assert_eq!(restart(Some(first)).await, [true, false, true]);
+    // As in production, which has no key unless it is given one.
+    assert_eq!(restart(None).await, [false, false, true]);
+    // What is no operator's key is its user's affair.
+    assert_eq!(app.get(ADMIN, "/admin/members").await.status, StatusCode::OK);
+    let default = shared::identity::development::TENANT;
+    let ended = actions(&app, default).await.into_iter().filter(|action| action == "operator_key.ended");
+    assert_eq!(ended.count(), 3);
+}
+
+#[tokio::test]
 async fn tenants_are_the_operators_affair() {
     let app = start(|_| ()).await;
     let acme = provision(&app, "acme").await;

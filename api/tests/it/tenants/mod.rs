@@ -2,6 +2,7 @@
 
 mod control;
 mod headers;
+mod invitations;
 mod members;
 mod pooler;
 mod secrets;

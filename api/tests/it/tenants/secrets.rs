@@ -94,6 +94,32 @@ async fn every_reading_is_known() {
 }
 
 #[tokio::test]
+async fn a_folder_gets_what_is_made_by_hand_too() {
+    let folder = std::env::temp_dir().join(format!("secrets-{}", uuid::Uuid::now_v7()));
+    std::fs::create_dir(&folder).unwrap();
+    let app = start(|config| config.tenants.secrets_folder = Some(folder.clone())).await;
+    let vault = Vault::new(&crate::app::config(&app.db, |_| ()).fernet_keys).unwrap();
+    let acme = provision(&app, "acme").await;
+    let file = folder.join(format!("{}.json", acme.id));
+    let told = || serde_json::from_slice::<Value>(&std::fs::read(&file).unwrap()).unwrap();
+    let delivered = Rotated { delivered: 1, ..Rotated::default() };
+    let store = Folder(folder.clone());
+    // Having read it is not having delivered it: whoever signs reads the folder.
+    let place = format!("/admin/tenants/{}/secrets/{}", acme.id, acme.secret_id);
+    assert_eq!(app.get(OPERATOR, &place).await.status, StatusCode::OK);
+    assert_eq!(list(&app, &acme).await[0]["deliveredAt"], Value::Null);
+    assert_eq!(secrets::rotate_due(&app.db.engine, &vault, Some(&store)).await.unwrap(), delivered);
+    assert_eq!(told()["secret"], acme.secret.expose_secret());
+    let second = rotate(&app, &acme).await;
+    let listed = list(&app, &acme).await;
+    assert_eq!((&listed[0]["deliveredAt"], &listed[1]["expiresAt"]), (&Value::Null, &Value::Null));
+    assert_eq!(secrets::rotate_due(&app.db.engine, &vault, Some(&store)).await.unwrap(), delivered);
+    assert_eq!(told()["secret"], second.expose_secret());
+    assert!(list(&app, &acme).await[1]["expiresAt"].is_string());
+    std::fs::remove_dir_all(&folder).unwrap();
+}
+
+#[tokio::test]
 async fn the_clock_rotates_and_nobody_is_cut_off() {
     let app = start(|_| ()).await;
     let (acme, globex) = (provision(&app, "acme").await, provision(&app, "globex").await);

@@ -6,10 +6,10 @@ use serde_json::{Value, json};
 use super::{OPERATOR, provision, start};
 use crate::app::{Answered, TestApp, say};
 
-const PASSWORD: &str = "correct horse battery staple";
+pub(super) const PASSWORD: &str = "correct horse battery staple";
 
 /// A bearer token of a new account with this address.
-async fn sign_in(app: &TestApp, email: &str) -> String {
+pub(super) async fn sign_in(app: &TestApp, email: &str) -> String {
     let body = json!({"email": email, "password": PASSWORD});
     let registered = app.send(app.request(Method::POST, "/api/v1/auth/register").json(&body)).await;
     assert!(registered.status.is_success(), "{registered:?}");

@@ -18,7 +18,7 @@ use super::{
     OperatorActor,
     audit::{self, Entry},
     memberships::TenantState,
-    secrets::{self, HeaderSecret},
+    secrets::{self, Delivery, HeaderSecret},
 };
 use crate::{
     error::{Error, Result},
@@ -125,6 +125,7 @@ pub async fn provision(
     vault: &Vault,
     operator: &OperatorActor,
     new: NewTenant,
+    delivery: Delivery,
 ) -> Result<Provisioned> {
     let id = TenantId::generate();
     let admin_key = new_key();
@@ -135,7 +136,7 @@ pub async fn provision(
     let admin = store::ensure_admin(&mut tx, id, &new.admin_email).await?;
     store::insert_key(&mut tx, id, admin, KeyHash::of(&admin_key)).await?;
     let header_secret = secrets::make(&mut tx, vault, id).await?;
-    secrets::delivered(&mut tx, id, header_secret.id).await?;
+    secrets::answered(&mut tx, id, header_secret.id, delivery).await?;
     let details = json!({ "name": new.name, "adminUserId": admin, "runningTurns": new.running_turns });
     audit::record_for(&mut tx, operator, id, Entry::new("tenant.provisioned", "").with(details)).await?;
     let tenant = store::one(&mut tx, id).await?.ok_or_else(no_such_tenant)?;

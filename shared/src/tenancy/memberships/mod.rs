@@ -80,6 +80,13 @@ pub struct Chosen {
     pub accepts: bool,
 }
 
+/// Whether somebody with these memberships acts in the tenant that everybody shares who belongs to none. Having been asked
+/// into another one changes nothing.
+#[must_use]
+pub fn shares_the_default(memberships: &[Membership]) -> bool {
+    !memberships.iter().any(|membership| membership.accepted)
+}
+
 /// Chooses the tenant of a request.
 ///
 /// # Errors
@@ -93,7 +100,7 @@ pub fn choose(memberships: &[Membership], choice: &Choice, default_tenant: Tenan
         };
         match memberships.iter().find(is_claimed) {
             Some(membership) => named.push(membership.tenant),
-            None if memberships.is_empty() && default_tenant.to_string() == *claim => {
+            None if shares_the_default(memberships) && default_tenant.to_string() == *claim => {
                 named.push(default_tenant)
             }
             None => return Err(no_such_tenant()),
@@ -107,7 +114,7 @@ pub fn choose(memberships: &[Membership], choice: &Choice, default_tenant: Tenan
             }
             match memberships.iter().find(|membership| membership.tenant == *first) {
                 Some(membership) => membership,
-                None if memberships.is_empty() && *first == default_tenant => return Ok(shared_one),
+                None if shares_the_default(memberships) && *first == default_tenant => return Ok(shared_one),
                 None => return Err(no_such_tenant()),
             }
         }
@@ -299,6 +306,11 @@ mod tests {
             choose(std::slice::from_ref(&asked), &Choice::default(), DEFAULT).unwrap().tenant,
             DEFAULT
         );
+        for choice in [named(&[DEFAULT]), claimed(&DEFAULT.to_string())] {
+            let chosen = choose(std::slice::from_ref(&asked), &choice, DEFAULT).unwrap();
+            assert_eq!((chosen.tenant, chosen.accepts), (DEFAULT, false));
+            assert_eq!(code(&[of(A), asked.clone()], &choice), Code::NotFound);
+        }
         let chosen = choose(&[of(A), asked], &named(&[B]), DEFAULT).unwrap();
         assert_eq!((chosen.tenant, chosen.accepts), (B, true));
     }

@@ -26,6 +26,7 @@ use super::{
     signature::Signed,
 };
 use crate::{
+    config::TenantConfig,
     error::{Error, Result},
     ids::TenantId,
     vault::{Binding, Vault},
@@ -92,6 +93,23 @@ impl HeaderSecrets {
     }
 }
 
+/// How a new secret reaches whoever signs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Delivery {
+    /// With the answer to whoever asks for it.
+    Answer,
+    /// Through `TENANT_SECRETS_FOLDER`: the worker puts it there, and an answer that somebody read delivers nothing.
+    Folder,
+}
+
+impl Delivery {
+    /// As the deployment has it.
+    #[must_use]
+    pub fn of(config: &TenantConfig) -> Self {
+        if config.secrets_folder.is_some() { Self::Folder } else { Self::Answer }
+    }
+}
+
 /// A secret as whoever signs gets it.
 #[derive(Debug, Clone)]
 pub struct HeaderSecret {
@@ -108,7 +126,7 @@ pub struct HeaderSecretInfo {
     pub expires_at: Option<DateTime<Utc>>,
 }
 
-/// Makes a secret and hands it to whoever asked, which delivers it.
+/// Makes a secret and hands it to whoever asked, which delivers it where nothing else does.
 ///
 /// # Errors
 /// 404 when there is no such tenant; the database's.
@@ -117,10 +135,11 @@ pub async fn rotate(
     vault: &Vault,
     operator: &OperatorActor,
     tenant: TenantId,
+    delivery: Delivery,
 ) -> Result<HeaderSecret> {
     let mut tx = crate::db::begin(engine).await?;
     let made = make(&mut tx, vault, tenant).await?;
-    store::delivered(&mut tx, tenant, made.id).await?;
+    answered(&mut tx, tenant, made.id, delivery).await?;
     let id = made.id.to_string();
     audit::record_for(&mut tx, operator, tenant, Entry::new("header_secret.rotated", &id)).await?;
     tx.commit().await?;
@@ -139,7 +158,7 @@ pub async fn list(engine: &PgPool, _: &OperatorActor, tenant: TenantId) -> Resul
     Ok(list)
 }
 
-/// Reads one of the tenant's secrets that are good, which delivers it.
+/// Reads one of the tenant's secrets that are good, which delivers it where nothing else does.
 ///
 /// # Errors
 /// 404 when there is no such secret; the database's.
@@ -149,13 +168,14 @@ pub async fn read(
     operator: &OperatorActor,
     tenant: TenantId,
     id: Uuid,
+    delivery: Delivery,
 ) -> Result<HeaderSecret> {
     let mut tx = crate::db::begin(engine).await?;
     store::lock(&mut tx, tenant).await?;
     let sealed = store::sealed(&mut tx, tenant, id).await?;
     let sealed = sealed.ok_or_else(|| Error::not_found("the tenant has no such secret"))?;
     let secret = open(vault, tenant, id, &sealed)?;
-    store::delivered(&mut tx, tenant, id).await?;
+    answered(&mut tx, tenant, id, delivery).await?;
     let target = id.to_string();
     audit::record_for(&mut tx, operator, tenant, Entry::new("header_secret.read", &target)).await?;
     tx.commit().await?;
@@ -177,7 +197,18 @@ pub(super) async fn make(
     Ok(HeaderSecret { id, secret })
 }
 
-pub(super) use store::delivered;
+/// A secret is told in an answer.
+pub(super) async fn answered(
+    connection: &mut PgConnection,
+    tenant: TenantId,
+    id: Uuid,
+    delivery: Delivery,
+) -> Result<()> {
+    match delivery {
+        Delivery::Answer => store::delivered(connection, tenant, id).await,
+        Delivery::Folder => Ok(()),
+    }
+}
 
 fn open(vault: &Vault, tenant: TenantId, id: Uuid, sealed: &str) -> Result<SecretString> {
     vault.open(binding(tenant, &id.to_string()), sealed)

@@ -64,11 +64,7 @@ pub(super) async fn keep_two(connection: &mut PgConnection, tenant: TenantId, ne
 }
 
 /// Whoever signs has this one now: those before it are good for seven days more.
-pub(in crate::tenancy) async fn delivered(
-    connection: &mut PgConnection,
-    tenant: TenantId,
-    id: Uuid,
-) -> Result<()> {
+pub(super) async fn delivered(connection: &mut PgConnection, tenant: TenantId, id: Uuid) -> Result<()> {
     sqlx::query(
         "with given as (
            update tenant_header_secrets set delivered_at = now()
