@@ -95,6 +95,7 @@ fn described(entities: &'static [EntityDef]) -> (Router<App>, OpenApi) {
         .routes(routes!(routes::auth::refresh))
         .routes(routes!(routes::auth::logout))
         .routes(routes!(routes::auth::me))
+        .routes(routes!(routes::auth_invitations::accept))
         .routes(routes!(routes::auth_keys::list_keys, routes::auth_keys::post_key))
         .routes(routes!(routes::auth_keys::delete_key))
         .routes(routes!(routes::auth_sign_ins::list_sign_ins))

@@ -17,6 +17,7 @@ pub(crate) enum Event {
     Logout,
     PasswordChanged,
     SignInRevoked,
+    InvitationAccepted,
     KeyMade,
     KeyRevoked,
 }
@@ -30,6 +31,7 @@ impl Event {
             Self::Logout => "logout",
             Self::PasswordChanged => "password_changed",
             Self::SignInRevoked => "sign_in_revoked",
+            Self::InvitationAccepted => "invitation_accepted",
             Self::KeyMade => "key_made",
             Self::KeyRevoked => "key_revoked",
         }

@@ -20,6 +20,8 @@ const FAMILIES: &[Family] = &[
     // A program that was let in for some things is not to see where its user is, nor to put them out elsewhere.
     Family { paths: "/api/v1/auth/password", reading: Scope::Admin, changing: Scope::Admin },
     Family { paths: "/api/v1/auth/sign-ins", reading: Scope::Admin, changing: Scope::Admin },
+    // Neither is it to take its user into a tenant.
+    Family { paths: "/api/v1/auth/invitations", reading: Scope::Admin, changing: Scope::Admin },
     // About the person themselves: any credential may ask, and may end its own sign-in.
     Family { paths: "/api/v1/auth/", reading: Scope::Read, changing: Scope::Read },
     Family { paths: "/api/{user_id}/chat", reading: Scope::Chat, changing: Scope::Chat },
@@ -62,6 +64,7 @@ mod tests {
         assert_eq!(of("POST", "/api/v1/auth/keys"), Scope::Admin);
         assert_eq!(of("GET", "/api/v1/auth/sign-ins"), Scope::Admin);
         assert_eq!(of("POST", "/api/v1/auth/password"), Scope::Admin);
+        assert_eq!(of("POST", "/api/v1/auth/invitations/accept"), Scope::Admin);
         assert_eq!(of("GET", "/api/v1/auth/me"), Scope::Read);
     }
 }

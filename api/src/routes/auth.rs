@@ -46,6 +46,9 @@ pub(crate) struct Registration {
     /// 8 characters or more, 1024 bytes at most.
     #[schema(value_type = String, format = Password)]
     password: SecretString,
+    /// The code of an invitation: the account belongs to its tenant, also where accounts are not for everybody.
+    #[schema(value_type = Option<String>)]
+    invitation: Option<SecretString>,
 }
 
 /// What registering answers, whether or not the address had an account.
@@ -54,7 +57,8 @@ pub(crate) struct Registered {
     message: &'static str,
 }
 
-/// Makes an account. The answer is the same when the address has one already, which then stays as it is.
+/// Makes an account. The answer is the same when the address has one already, which then stays as it is, and an invitation
+/// open: POST /api/v1/auth/invitations/accept accepts it for whoever has signed in.
 #[utoipa::path(
     post, path = "/api/v1/auth/register", tag = "auth",
     request_body = Registration,
@@ -64,7 +68,7 @@ pub(crate) struct Registered {
         (status = 403, description = "This deployment makes no accounts by itself", body = ErrorBody),
         (status = 413, description = "The body is too large", body = ErrorBody),
         (status = 415, description = "The body is not JSON", body = ErrorBody),
-        (status = 422, description = "The address or the password is not acceptable", body = ErrorBody),
+        (status = 422, description = "The address, the password or the invitation is not acceptable", body = ErrorBody),
         (status = 429, description = "Too many accounts from one address; Retry-After says when", body = ErrorBody),
     )
 )]
@@ -93,11 +97,19 @@ async fn try_to_register(
     address: IpAddr,
     body: Registration,
 ) -> Result<Option<shared::ids::UserId>> {
-    if !app.config.sign_ins.registration {
+    if !app.config.sign_ins.registration && body.invitation.is_none() {
         return Err(Error::new(Code::Forbidden, "accounts are made by the operators of this deployment"));
     }
     let email = EmailAddress::parse(&body.email)?;
-    app.callers.sign_ins().register(address, &email, body.password).await
+    let sign_ins = app.callers.sign_ins();
+    let Some(code) = &body.invitation else {
+        return sign_ins.register(address, &email, body.password).await;
+    };
+    let made = sign_ins.register_invited(address, &email, body.password, code).await?;
+    if let Some(user) = made {
+        app.callers.tenants.directory.forget(user);
+    }
+    Ok(made)
 }
 
 /// An address, its password, and what is wanted.

@@ -3,6 +3,7 @@
 pub(crate) mod admin;
 pub(crate) mod agents;
 pub(crate) mod auth;
+pub(crate) mod auth_invitations;
 pub(crate) mod auth_keys;
 pub(crate) mod auth_sign_ins;
 pub(crate) mod batch;

@@ -30,7 +30,8 @@ pub(crate) enum TenantOfPerson {
         organization_name: String,
         /// false
         requires_selection: bool,
-        /// Tenants that the person was asked into; naming one in X-Tenant-ID accepts. Left out when there is none.
+        /// Tenants that the person was asked into by an address that an outside issuer vouched for; naming one in X-Tenant-ID
+        /// accepts. Left out when there is none.
         #[serde(skip_serializing_if = "Vec::is_empty")]
         invitations: Vec<Organization>,
     },
@@ -38,7 +39,8 @@ pub(crate) enum TenantOfPerson {
         organizations: Vec<Organization>,
         /// true
         requires_selection: bool,
-        /// Tenants that the person was asked into; naming one in X-Tenant-ID accepts. Left out when there is none.
+        /// Tenants that the person was asked into by an address that an outside issuer vouched for; naming one in X-Tenant-ID
+        /// accepts. Left out when there is none.
         #[serde(skip_serializing_if = "Vec::is_empty")]
         invitations: Vec<Organization>,
     },

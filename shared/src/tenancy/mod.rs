@@ -4,6 +4,7 @@
 pub mod audit;
 pub mod control;
 pub mod hosts;
+pub mod invitations;
 pub mod memberships;
 pub mod people;
 pub mod policies;

@@ -6,6 +6,7 @@ use axum::{
 };
 use chrono::{DateTime, Utc};
 use http::StatusCode;
+use secrecy::ExposeSecret as _;
 use serde::{Deserialize, Serialize};
 use shared::{
     db::TenantTx,
@@ -54,12 +55,15 @@ impl From<RoleView> for Role {
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct MemberView {
+    /// Of somebody who was asked in, a user made for the invitation: whoever accepts it with an account they have is a
+    /// member by that account's id.
     #[schema(value_type = Uuid)]
     user_id: UserId,
+    /// Of somebody who was asked in, the address they were asked by.
     #[schema(required = true)]
     email: Option<String>,
     role: RoleView,
-    /// When they chose the tenant; null while they were only asked in.
+    /// When they accepted; null while they were only asked in.
     #[schema(required = true)]
     accepted_at: Option<DateTime<Utc>>,
     created_at: DateTime<Utc>,
@@ -70,6 +74,31 @@ impl From<Member> for MemberView {
         let Member { user, email, role, accepted_at, created_at } = member;
         Self { user_id: user, email, role: role.into(), accepted_at, created_at }
     }
+}
+
+/// What opens the tenant to whoever was asked in. The code is shown this once.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct InvitationView {
+    /// To hand to the person, who registers with it, or accepts it at POST /api/v1/auth/invitations/accept.
+    #[schema(example = "inv_5f0c…")]
+    code: String,
+    /// When the code is good no more.
+    expires_at: DateTime<Utc>,
+}
+
+impl From<shared::tenancy::invitations::Invitation> for InvitationView {
+    fn from(invitation: shared::tenancy::invitations::Invitation) -> Self {
+        Self { code: invitation.code.expose_secret().to_owned(), expires_at: invitation.expires_at }
+    }
+}
+
+/// Somebody who was asked in.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct InvitedView {
+    #[serde(flatten)]
+    member: MemberView,
+    invitation: InvitationView,
 }
 
 /// A page of members.
@@ -120,27 +149,29 @@ pub(crate) async fn list_members(
     Ok(JsonAnswer(MemberList { items: members.into_iter().map(MemberView::from).collect(), next_cursor }))
 }
 
-/// Asks a person into the tenant. They belong once they choose it, with X-Tenant-ID or a token for it.
+/// Asks a person into the tenant. They belong once they accept with the code; a user of an outside issuer that vouches for
+/// the address also by choosing the tenant, with X-Tenant-ID or a token for it.
 #[utoipa::path(
     post, path = "/admin/members", tag = "admin", security(("apiKey" = [])),
     request_body = Invitation,
     responses(
-        (status = 201, description = "Whom was asked in", body = MemberView),
-        (status = 409, description = "They belong already, or WorkOS says who belongs", body = ErrorBody),
+        (status = 201, description = "Whom was asked in", body = InvitedView),
+        (status = 409, description = "They belong already or were asked in before, or WorkOS says who belongs", body = ErrorBody),
     )
 )]
 pub(crate) async fn post_member(
     State(app): State<App>,
     Admin(admin): Admin,
     Json(body): Json<Invitation>,
-) -> Answer<(StatusCode, JsonAnswer<MemberView>)> {
+) -> Answer<(StatusCode, JsonAnswer<InvitedView>)> {
     let email = email(&body.email)?;
     let mut tx = app.tenants.begin(admin.actor()).await?;
     must_be_ours(&app, &mut tx).await?;
-    let member = people::invite(&mut tx, &admin, &email, body.role.into()).await?;
+    let (member, invitation) = people::invite(&mut tx, &admin, &email, body.role.into()).await?;
     tx.commit().await?;
     app.callers.tenants.directory.forget(member.user);
-    Ok((StatusCode::CREATED, JsonAnswer(member.into())))
+    let view = InvitedView { member: member.into(), invitation: invitation.into() };
+    Ok((StatusCode::CREATED, JsonAnswer(view)))
 }
 
 /// Changes a member's role.

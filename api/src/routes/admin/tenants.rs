@@ -23,7 +23,7 @@ use shared::{
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
-use super::secrets::SecretView;
+use super::{members::InvitationView, secrets::SecretView};
 use crate::{
     auth::Operator,
     error::{Answer, ErrorBody, unreadable},
@@ -170,8 +170,13 @@ pub(crate) struct ProvisionedView {
     tenant: TenantView,
     #[schema(value_type = Uuid)]
     admin_user_id: UserId,
-    /// The first admin's API key.
+    /// The first admin's API key. The first admin is a user that was made for the tenant, until the invitation is accepted by
+    /// registering.
     admin_key: String,
+    /// For the person with the admin's address to come in by, as an admin. Null when an outside issuer vouched for the
+    /// address before: they are the first admin then.
+    #[schema(required = true)]
+    invitation: Option<InvitationView>,
     header_secret: SecretView,
 }
 
@@ -204,6 +209,7 @@ pub(crate) async fn post_tenant(
         tenant: made.tenant.into(),
         admin_user_id: made.admin,
         admin_key: made.admin_key.expose_secret().to_owned(),
+        invitation: made.invitation.map(InvitationView::from),
         header_secret: made.header_secret.into(),
     };
     Ok((StatusCode::CREATED, [(header::LOCATION, location)], JsonAnswer(view)).into_response())

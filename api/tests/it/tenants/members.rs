@@ -3,7 +3,7 @@
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use super::{OPERATOR, provision, start};
+use super::{OPERATOR, invitations, provision, signed_in, start};
 use crate::app::{FOREIGNER, MEMBER, TestApp};
 
 async fn members(app: &TestApp, key: &str) -> Vec<Value> {
@@ -22,6 +22,9 @@ async fn an_admin_manages_their_own_tenants_people() {
         (&bea["email"], &bea["role"], &bea["acceptedAt"]),
         (&json!("Bea@example.com"), &json!("member"), &Value::Null)
     );
+    let code = bea["invitation"]["code"].as_str().unwrap();
+    assert!(code.starts_with("inv_") && bea["invitation"]["expiresAt"].is_string(), "{bea}");
+    assert!(!app.get(&acme.admin_key, "/admin/members").await.text.contains(code));
     let again = json!({"email": "bea@EXAMPLE.com", "role": "admin"});
     app.post(&acme.admin_key, "/admin/members", &again).await.is_error(409, "APP-409-CONFLICT");
     assert_eq!(members(&app, &acme.admin_key).await.len(), 2);
@@ -58,6 +61,7 @@ async fn an_admin_manages_their_own_tenants_people() {
 async fn being_asked_into_a_tenant_moves_nobody() {
     let app = start(|_| ()).await;
     let acme = provision(&app, "acme").await;
+    invitations::verify(&app, "member@example.com").await;
     let before = app.get(MEMBER, "/v1/auth/tenant").await.json();
     let chat = app.chat(MEMBER).await;
     let invited = json!({"email": "member@example.com", "role": "admin"});
@@ -75,29 +79,26 @@ async fn being_asked_into_a_tenant_moves_nobody() {
 #[tokio::test]
 async fn whoever_is_removed_is_out_with_their_keys() {
     let app = start(|_| ()).await;
-    let acme = provision(&app, "acme").await;
-    // An operator may name an admin who needs no asking.
-    let globex = app
-        .post(OPERATOR, "/admin/tenants", &json!({"name": "globex", "adminEmail": "admin@acme.example"}))
-        .await;
-    let globex = super::made(&globex.json());
-    assert_eq!(globex.admin_user, acme.admin_user);
-    for key in [&acme.admin_key, &globex.admin_key] {
+    let ann = signed_in::sign_in(&app, "ann@example.com").await;
+    let mut tenants = Vec::new();
+    for name in ["acme", "globex"] {
+        let made = provision(&app, name).await;
+        assert_eq!(invitations::accept(&app, &ann, &made.invitation).await.status, StatusCode::OK);
+        let id = made.id.to_string();
+        let request =
+            app.request(Method::POST, "/api/v1/auth/keys").bearer_auth(&ann).header("X-Tenant-ID", id);
+        let key = app.send(request.json(&json!({"name": "mine", "scopes": ["read", "admin"]}))).await;
+        assert_eq!(key.status, StatusCode::CREATED, "{key:?}");
+        tenants.push((made, key.json()["key"].as_str().unwrap().to_owned(), key.json()["user_id"].clone()));
+    }
+    let [(acme, acme_key, user), (_, globex_key, _)] = tenants.as_slice() else { panic!() };
+    for key in [acme_key, globex_key] {
         assert_eq!(app.get(key, "/sessions").await.status, StatusCode::OK);
     }
-    sqlx::query("update memberships set role = 'admin', accepted_at = now()")
-        .execute(&app.db.admin())
-        .await
-        .unwrap();
-    let second = app
-        .post(&acme.admin_key, "/admin/members", &json!({"email": "second@x.example", "role": "admin"}))
-        .await;
-    assert_eq!(second.status, StatusCode::CREATED);
-    sqlx::query("update memberships set accepted_at = now()").execute(&app.db.admin()).await.unwrap();
-    let own = format!("/admin/members/{}", acme.admin_user);
-    let left = app.send_json(&acme.admin_key, Method::DELETE, &own, &json!({})).await;
-    assert_eq!(left.status, StatusCode::NO_CONTENT, "{left:?}");
+    let place = format!("/admin/members/{}", user.as_str().unwrap());
+    let removed = app.send_json(&acme.admin_key, Method::DELETE, &place, &json!({})).await;
+    assert_eq!(removed.status, StatusCode::NO_CONTENT, "{removed:?}");
     // Also while this process still believes the key.
-    app.get(&acme.admin_key, "/sessions").await.is_error(401, "APP-401-AUTH");
-    assert_eq!(app.get(&globex.admin_key, "/sessions").await.status, StatusCode::OK);
+    app.get(acme_key, "/sessions").await.is_error(401, "APP-401-AUTH");
+    assert_eq!(app.get(globex_key, "/sessions").await.status, StatusCode::OK);
 }

@@ -56,6 +56,7 @@ pub(super) struct Made {
     pub(super) id: TenantId,
     pub(super) admin_key: String,
     pub(super) admin_user: String,
+    pub(super) invitation: String,
     pub(super) secret: SecretString,
     pub(super) secret_id: String,
 }
@@ -75,6 +76,7 @@ pub(super) fn made(body: &Value) -> Made {
         id: text(&body["tenant"]["id"]).parse().unwrap(),
         admin_key: text(&body["adminKey"]),
         admin_user: text(&body["adminUserId"]),
+        invitation: text(&body["invitation"]["code"]),
         secret: text(&body["headerSecret"]["secret"]).into(),
         secret_id: text(&body["headerSecret"]["id"]),
     }

@@ -3,7 +3,7 @@
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use super::{OPERATOR, provision, start};
+use super::{invitations, provision, start};
 use crate::app::{Answered, TestApp, say};
 
 pub(super) const PASSWORD: &str = "correct horse battery staple";
@@ -26,12 +26,12 @@ async fn get(app: &TestApp, token: &str, path: &str, tenant: Option<&str>) -> An
     app.send(request).await
 }
 
-/// A tenant whose first admin is a person who is there.
-async fn provision_for(app: &TestApp, name: &str, email: &str) -> String {
-    let body = json!({"name": name, "adminEmail": email});
-    let made = app.post(OPERATOR, "/admin/tenants", &body).await;
-    assert_eq!(made.status, StatusCode::CREATED, "{made:?}");
-    made.json()["tenant"]["id"].as_str().unwrap().to_owned()
+/// A tenant that a person who is there was asked into as its admin.
+async fn provision_for(app: &TestApp, name: &str, token: &str) -> String {
+    let made = provision(app, name).await;
+    let joined = invitations::accept(app, token, &made.invitation).await;
+    assert_eq!(joined.status, StatusCode::OK, "{joined:?}");
+    made.id.to_string()
 }
 
 #[tokio::test]
@@ -46,13 +46,13 @@ async fn the_three_answers_and_what_they_mean() {
     );
     assert_eq!(get(&app, &token, "/sessions", None).await.status, StatusCode::OK);
 
-    let acme = provision_for(&app, "acme", "ann@example.com").await;
+    let acme = provision_for(&app, "acme", &token).await;
     let one = get(&app, &token, "/v1/auth/tenant", None).await.json();
     assert_eq!(one, json!({"tenant_id": acme, "organization_name": "acme", "requires_selection": false}));
     // Who has a tenant is not in the shared one.
     get(&app, &token, "/sessions", Some(&default)).await.is_error(404, "APP-404-NOT-FOUND");
 
-    let globex = provision_for(&app, "globex", "Ann@Example.com").await;
+    let globex = provision_for(&app, "globex", &token).await;
     let several = get(&app, &token, "/v1/auth/tenant", None).await.json();
     let mut names: Vec<&Value> =
         several["organizations"].as_array().unwrap().iter().map(|one| &one["name"]).collect();
@@ -74,8 +74,8 @@ async fn the_three_answers_and_what_they_mean() {
 async fn one_person_in_two_tenants_is_two_strangers() {
     let app = start(|_| ()).await;
     let token = sign_in(&app, "ann@example.com").await;
-    let acme = provision_for(&app, "acme", "ann@example.com").await;
-    let globex = provision_for(&app, "globex", "ann@example.com").await;
+    let acme = provision_for(&app, "acme", &token).await;
+    let globex = provision_for(&app, "globex", &token).await;
     let post = app.request(Method::POST, "/chat").bearer_auth(&token).header("X-Tenant-ID", &acme);
     let posted = app.send(post.json(&say("the zanzibar affair"))).await;
     assert_eq!(posted.status, StatusCode::ACCEPTED, "{posted:?}");
@@ -98,6 +98,7 @@ async fn an_invitation_counts_once_it_is_chosen() {
     let app = start(|_| ()).await;
     let acme = provision(&app, "acme").await;
     let bea = sign_in(&app, "bea@example.com").await;
+    invitations::verify(&app, "bea@example.com").await;
     let invited = json!({"email": "bea@example.com", "role": "member"});
     let invited = app.post(&acme.admin_key, "/admin/members", &invited).await.json();
     let acme_id = acme.id.to_string();

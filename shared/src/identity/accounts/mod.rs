@@ -10,7 +10,7 @@ use super::{
     EmailAddress,
     passwords::{self, Passwords, Verdict},
 };
-use crate::{error::Result, ids::UserId};
+use crate::{db, error::Result, ids::UserId, tenancy::invitations};
 
 /// A person, as they see themselves.
 #[derive(Debug, Clone)]
@@ -45,6 +45,34 @@ pub(super) async fn register(
     must_be_good(&password, email)?;
     let hash = passwords.hash(password).await?;
     store::insert(engine, UserId::generate(), email.as_str(), &hash).await
+}
+
+/// Makes an account that belongs to the tenant of an invitation. When the address has an account, that one stays as it is,
+/// and the invitation open: whoever has both signs in and accepts it.
+///
+/// # Errors
+/// 422 when the password is not acceptable or the code not good; the database's.
+pub(super) async fn register_invited(
+    engine: &PgPool,
+    passwords: &Passwords,
+    email: &EmailAddress,
+    password: SecretString,
+    code: &SecretString,
+) -> Result<Option<UserId>> {
+    must_be_good(&password, email)?;
+    invitations::must_be_good(engine, code).await?;
+    let hash = passwords.hash(password).await?;
+    let mut tx = db::begin(engine).await?;
+    let open = invitations::open(&mut tx, code).await?;
+    let made = match open.nobody() {
+        Some(nobody) => store::become_somebody(&mut tx, nobody, email.as_str(), &hash).await?,
+        None => store::insert_in(&mut tx, UserId::generate(), email.as_str(), &hash).await?,
+    };
+    if let Some(user) = made {
+        invitations::take(&mut tx, open, user).await?;
+        tx.commit().await?;
+    }
+    Ok(made)
 }
 
 /// Whether this may be the password of this address's account.

@@ -1,10 +1,14 @@
 //! SQL of users and their passwords, on the engine's pool: nobody is anybody yet.
 
 use chrono::{DateTime, Utc};
-use sqlx::PgPool;
+use sqlx::{PgConnection, PgPool};
 
 use super::User;
-use crate::{db, error::Result, ids::UserId};
+use crate::{
+    db,
+    error::{Error, Result},
+    ids::UserId,
+};
 
 #[derive(sqlx::FromRow)]
 struct UserRow {
@@ -41,13 +45,8 @@ impl From<UserRow> for User {
 /// None when the address has an account.
 pub(super) async fn insert(engine: &PgPool, id: UserId, email: &str, hash: &str) -> Result<Option<UserId>> {
     let mut tx = db::begin(engine).await?;
-    let made =
-        sqlx::query("insert into users (id, email) values ($1, $2) on conflict ((lower(email))) do nothing")
-            .bind(id)
-            .bind(email)
-            .execute(&mut *tx)
-            .await?;
-    if made.rows_affected() == 0 {
+    let made = insert_in(&mut tx, id, email, hash).await?;
+    if made.is_none() {
         // Ends as the other way does, with a row written and a commit: time would tell which it was.
         sqlx::query(
             "update user_passwords set hash = hash where user_id = (select id from users where lower(email) = lower($1))",
@@ -55,16 +54,69 @@ pub(super) async fn insert(engine: &PgPool, id: UserId, email: &str, hash: &str)
         .bind(email)
         .execute(&mut *tx)
         .await?;
-        tx.commit().await?;
+    }
+    tx.commit().await?;
+    Ok(made)
+}
+
+/// The same within a transaction.
+pub(super) async fn insert_in(
+    connection: &mut PgConnection,
+    id: UserId,
+    email: &str,
+    hash: &str,
+) -> Result<Option<UserId>> {
+    let made =
+        sqlx::query("insert into users (id, email) values ($1, $2) on conflict ((lower(email))) do nothing")
+            .bind(id)
+            .bind(email)
+            .execute(&mut *connection)
+            .await?;
+    if made.rows_affected() == 0 {
         return Ok(None);
     }
+    insert_password(connection, id, hash).await?;
+    Ok(Some(id))
+}
+
+/// A user that was made for an invitation has an address and a password from now on; none when the address has an account.
+pub(super) async fn become_somebody(
+    connection: &mut PgConnection,
+    nobody: UserId,
+    email: &str,
+    hash: &str,
+) -> Result<Option<UserId>> {
+    // The key on the address decides between two at the same moment.
+    let done = sqlx::query(
+        "update users set email = $2, updated_at = now()
+         where id = $1 and email is null and not exists (select from users where lower(email) = lower($2))",
+    )
+    .bind(nobody)
+    .bind(email)
+    .execute(&mut *connection)
+    .await;
+    match done.map_err(Error::from) {
+        Ok(done) if done.rows_affected() == 0 => return Ok(None),
+        Ok(_) => {}
+        Err(error) if is_taken(&error) => return Ok(None),
+        Err(error) => return Err(error),
+    }
+    insert_password(connection, nobody, hash).await?;
+    Ok(Some(nobody))
+}
+
+async fn insert_password(connection: &mut PgConnection, id: UserId, hash: &str) -> Result<()> {
     sqlx::query("insert into user_passwords (user_id, hash) values ($1, $2)")
         .bind(id)
         .bind(hash)
-        .execute(&mut *tx)
+        .execute(connection)
         .await?;
-    tx.commit().await?;
-    Ok(Some(id))
+    Ok(())
+}
+
+fn is_taken(error: &Error) -> bool {
+    let error = error.database().and_then(sqlx::Error::as_database_error);
+    error.and_then(|error| error.constraint()) == Some("users_email_key")
 }
 
 pub(super) async fn by_email(engine: &PgPool, email: &str) -> Result<Option<(User, Option<String>)>> {

@@ -37,6 +37,7 @@ use super::{
 use crate::{
     error::{Code, Error, Result},
     ids::{SignInId, TenantId, UserId},
+    tenancy::invitations::{self, Joined},
     vault::Vault,
 };
 
@@ -213,6 +214,37 @@ impl SignIns {
     ) -> Result<Option<UserId>> {
         throttle::register(&self.0.engine, address).await?;
         accounts::register(&self.0.engine, &self.0.passwords, email, password).await
+    }
+
+    /// The same with an invitation's code: the account belongs to the tenant.
+    ///
+    /// # Errors
+    /// As [`Self::register`]; 422 for a code that is not good.
+    pub async fn register_invited(
+        &self,
+        address: IpAddr,
+        email: &EmailAddress,
+        password: SecretString,
+        code: &SecretString,
+    ) -> Result<Option<UserId>> {
+        throttle::register(&self.0.engine, address).await?;
+        accounts::register_invited(&self.0.engine, &self.0.passwords, email, password, code).await
+    }
+
+    /// The user accepts the invitation of this code. Attempts count as those to sign in do.
+    ///
+    /// # Errors
+    /// 422 for a code that is not good, 409 for somebody who belongs already, 429 after too many attempts; the database's.
+    pub async fn accept_invitation(
+        &self,
+        address: IpAddr,
+        user: UserId,
+        code: &SecretString,
+    ) -> Result<Joined> {
+        let attempt = throttle::attempt(&self.0.engine, address, &format!("invitation\n{user}")).await?;
+        let joined = invitations::accept(&self.0.engine, code, user).await?;
+        attempt.was_good(&self.0.engine).await?;
+        Ok(joined)
     }
 
     /// The user of this address and this password.

@@ -17,6 +17,7 @@ pub use self::export::{Lines, export};
 use super::{
     OperatorActor,
     audit::{self, Entry},
+    invitations::Invitation,
     memberships::TenantState,
     secrets::{self, Delivery, HeaderSecret},
 };
@@ -102,6 +103,8 @@ pub struct Provisioned {
     pub tenant: Tenant,
     pub admin: UserId,
     pub admin_key: SecretString,
+    /// For the person with the admin's address to come in by; none when the address was checked before, and they belong.
+    pub invitation: Option<Invitation>,
     pub header_secret: HeaderSecret,
 }
 
@@ -118,6 +121,10 @@ pub struct Change {
 
 /// Makes a tenant, its slots, its first admin with a key, and its header secret.
 ///
+/// The first admin is a user of the tenant's own whom the key acts as, and whom nobody can sign in as: who has registered
+/// the address need not be the person whom the operator means. That person comes in by the invitation. Only a user whose
+/// address was checked is the first admin themselves.
+///
 /// # Errors
 /// 409 when a host or the organisation is another tenant's; the database's.
 pub async fn provision(
@@ -133,7 +140,16 @@ pub async fn provision(
     store::insert(&mut tx, id, &new).await.map_err(taken)?;
     store::resize(&mut tx, id, new.running_turns).await?;
     store::set_hosts(&mut tx, id, &new.hosts).await.map_err(taken)?;
-    let admin = store::ensure_admin(&mut tx, id, &new.admin_email).await?;
+    let invitation = Invitation::new();
+    let (admin, belongs) = match store::verified_user(&mut tx, &new.admin_email).await? {
+        Some(user) => (user, true),
+        None => (UserId::generate(), false),
+    };
+    if belongs {
+        store::insert_admin(&mut tx, id, admin).await?;
+    } else {
+        store::insert_invited_admin(&mut tx, id, admin, &new.admin_email, &invitation).await?;
+    }
     store::insert_key(&mut tx, id, admin, KeyHash::of(&admin_key)).await?;
     let header_secret = secrets::make(&mut tx, vault, id).await?;
     secrets::answered(&mut tx, id, header_secret.id, delivery).await?;
@@ -141,7 +157,8 @@ pub async fn provision(
     audit::record_for(&mut tx, operator, id, Entry::new("tenant.provisioned", "").with(details)).await?;
     let tenant = store::one(&mut tx, id).await?.ok_or_else(no_such_tenant)?;
     tx.commit().await?;
-    Ok(Provisioned { tenant, admin, admin_key, header_secret })
+    let invitation = Some(invitation).filter(|_| !belongs);
+    Ok(Provisioned { tenant, admin, admin_key, invitation, header_secret })
 }
 
 /// A new API key; only its hash is stored.

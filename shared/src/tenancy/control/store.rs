@@ -9,7 +9,7 @@ use crate::{
     error::Result,
     identity::KeyHash,
     ids::{TenantId, UserId},
-    tenancy::memberships::TenantState,
+    tenancy::{invitations::Invitation, memberships::TenantState},
 };
 
 #[derive(sqlx::FromRow)]
@@ -83,23 +83,45 @@ pub(super) async fn set_hosts(connection: &mut PgConnection, id: TenantId, hosts
     Ok(())
 }
 
-/// The person with this address, made if need be, as an admin who needs no asking: an operator says so.
-pub(super) async fn ensure_admin(connection: &mut PgConnection, id: TenantId, email: &str) -> Result<UserId> {
-    sqlx::query("insert into users (id, email) values ($1, $2) on conflict do nothing")
-        .bind(UserId::generate())
+/// The user whose address this is, where somebody whom we trust has checked that.
+pub(super) async fn verified_user(connection: &mut PgConnection, email: &str) -> Result<Option<UserId>> {
+    Ok(sqlx::query_scalar("select id from users where lower(email) = lower($1) and email_verified")
         .bind(email)
-        .execute(&mut *connection)
-        .await?;
-    let user: UserId = sqlx::query_scalar("select id from users where lower(email) = lower($1)")
-        .bind(email)
-        .fetch_one(&mut *connection)
-        .await?;
+        .fetch_optional(connection)
+        .await?)
+}
+
+/// An admin who needs no asking: an operator says so.
+pub(super) async fn insert_admin(connection: &mut PgConnection, id: TenantId, user: UserId) -> Result<()> {
     sqlx::query("insert into memberships (tenant_id, user_id, role) values ($1, $2, 'admin')")
         .bind(id)
         .bind(user)
         .execute(connection)
         .await?;
-    Ok(user)
+    Ok(())
+}
+
+/// An admin of the tenant's own, whom an invitation is open for.
+pub(super) async fn insert_invited_admin(
+    connection: &mut PgConnection,
+    id: TenantId,
+    user: UserId,
+    email: &str,
+    invitation: &Invitation,
+) -> Result<()> {
+    sqlx::query("insert into users (id) values ($1)").bind(user).execute(&mut *connection).await?;
+    sqlx::query(
+        "insert into memberships (tenant_id, user_id, role, invited_email, invitation_hash, invitation_expires_at)
+         values ($1, $2, 'admin', $3, $4, $5)",
+    )
+    .bind(id)
+    .bind(user)
+    .bind(email)
+    .bind(invitation.hash().as_bytes())
+    .bind(invitation.expires_at)
+    .execute(connection)
+    .await?;
+    Ok(())
 }
 
 pub(super) async fn insert_key(

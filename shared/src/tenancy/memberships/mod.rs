@@ -184,7 +184,8 @@ impl Directory {
         self.workos.is_some()
     }
 
-    /// The person's memberships, of tenants that are not deleted.
+    /// The person's memberships, of tenants that are not deleted. Having been asked in by address counts for those alone
+    /// whose address was checked; everybody else shows the invitation's code.
     ///
     /// With WorkOS, what it says of a user of the outside issuer is written to the local table first, where keys, roles
     /// and lists of members read it too.
@@ -209,7 +210,11 @@ impl Directory {
             };
             self.mirrored.get(&user, mirror).await?;
         }
-        self.local.get(&user, || store::of_user(&self.app, user)).await
+        let memberships = self.local.get(&user, || store::of_user(&self.app, user)).await?;
+        if principal.email_verified || memberships.iter().all(|membership| membership.accepted) {
+            return Ok(memberships);
+        }
+        Ok(memberships.iter().filter(|membership| membership.accepted).cloned().collect())
     }
 
     /// The person chose a tenant that they were asked into.

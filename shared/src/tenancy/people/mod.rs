@@ -1,7 +1,8 @@
 //! The people of a tenant, as its admins manage them: list, ask in, change the role, remove.
 //!
-//! Invariant: a tenant keeps an admin. Whoever is asked in belongs once they choose the tenant themselves, so that nobody
-//! is drawn into a tenant, or out of their own, by somebody else's doing.
+//! Invariant: a tenant keeps an admin. Whoever is asked in belongs once they accept, with the invitation's code or, where
+//! their address was checked, by choosing the tenant; so nobody is drawn into a tenant, or out of their own, by somebody
+//! else's doing, and nobody comes in by having registered somebody else's address.
 
 mod store;
 
@@ -12,6 +13,7 @@ use uuid::Uuid;
 use super::{
     AdminActor,
     audit::{self, Entry},
+    invitations::Invitation,
 };
 use crate::{
     db::TenantTx,
@@ -24,10 +26,11 @@ use crate::{
 #[derive(Debug, Clone)]
 pub struct Member {
     pub user: UserId,
-    /// None for a person of an outside issuer that vouched for none.
+    /// Of somebody who was asked in, the one they were asked by. None for a person of an outside issuer that vouched for
+    /// none.
     pub email: Option<String>,
     pub role: Role,
-    /// When they chose the tenant; none while they were only asked in.
+    /// When they accepted; none while they were only asked in.
     pub accepted_at: Option<DateTime<Utc>>,
     pub created_at: DateTime<Utc>,
 }
@@ -45,19 +48,27 @@ pub async fn list(
     store::list(tx, after, most).await
 }
 
-/// Asks a person in by their address.
+/// Asks a person in. The code is for the admin to hand to them.
 ///
 /// # Errors
-/// 409 when they belong already, or when the directory decides who does; the database's.
-pub async fn invite(tx: &mut TenantTx, admin: &AdminActor, email: &str, role: Role) -> Result<Member> {
-    let (user, is_new) = store::invite(tx, UserId::generate(), email, role).await?;
-    if !is_new {
-        return Err(Error::conflict("this person belongs to the tenant, or was asked in before"));
-    }
+/// 409 when they belong already, or were asked in before; the database's.
+pub async fn invite(
+    tx: &mut TenantTx,
+    admin: &AdminActor,
+    email: &str,
+    role: Role,
+) -> Result<(Member, Invitation)> {
+    let invitation = Invitation::new();
+    let Some(user) = store::invite(tx, UserId::generate(), email, role, &invitation).await? else {
+        let message =
+            "this person belongs to the tenant, or was asked in before; remove them first to ask them again";
+        return Err(Error::conflict(message));
+    };
     let target = user.to_string();
     let entry = Entry::new("member.invited", &target).with(json!({ "role": role.as_str() }));
     audit::record(tx, admin, entry).await?;
-    store::one(tx, user).await?.ok_or_else(no_such_member)
+    let member = store::one(tx, user).await?.ok_or_else(no_such_member)?;
+    Ok((member, invitation))
 }
 
 /// Changes a member's role.

@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 
 use super::Member;
-use crate::{db::TenantTx, error::Result, identity::Role, ids::UserId};
+use crate::{db::TenantTx, error::Result, identity::Role, ids::UserId, tenancy::invitations::Invitation};
 
 type Row = (UserId, Option<String>, String, Option<DateTime<Utc>>, DateTime<Utc>);
 
@@ -14,7 +14,7 @@ fn member((user, email, role, accepted_at, created_at): Row) -> Member {
 pub(super) async fn list(tx: &mut TenantTx, after: Option<UserId>, most: i64) -> Result<Vec<Member>> {
     let tenant = tx.actor().tenant;
     let rows: Vec<Row> = sqlx::query_as(
-        "select m.user_id, u.email, m.role, m.accepted_at, m.created_at
+        "select m.user_id, coalesce(u.email, m.invited_email), m.role, m.accepted_at, m.created_at
          from memberships m join users u on u.id = m.user_id
          where m.tenant_id = $1 and m.user_id > coalesce($2, '00000000-0000-0000-0000-000000000000'::uuid)
          order by m.user_id limit $3",
@@ -30,7 +30,7 @@ pub(super) async fn list(tx: &mut TenantTx, after: Option<UserId>, most: i64) ->
 pub(super) async fn one(tx: &mut TenantTx, user: UserId) -> Result<Option<Member>> {
     let tenant = tx.actor().tenant;
     let row: Option<Row> = sqlx::query_as(
-        "select m.user_id, u.email, m.role, m.accepted_at, m.created_at
+        "select m.user_id, coalesce(u.email, m.invited_email), m.role, m.accepted_at, m.created_at
          from memberships m join users u on u.id = m.user_id where m.tenant_id = $1 and m.user_id = $2",
     )
     .bind(tenant)
@@ -40,18 +40,24 @@ pub(super) async fn one(tx: &mut TenantTx, user: UserId) -> Result<Option<Member
     Ok(row.map(member))
 }
 
+/// Who was asked in; none when they belong already, or were asked in before.
 pub(super) async fn invite(
     tx: &mut TenantTx,
     new: UserId,
     email: &str,
     role: Role,
-) -> Result<(UserId, bool)> {
-    Ok(sqlx::query_as("select invited, is_new from membership_invite($1, $2, $3)")
-        .bind(new)
-        .bind(email)
-        .bind(role.as_str())
-        .fetch_one(tx.connection())
-        .await?)
+    invitation: &Invitation,
+) -> Result<Option<UserId>> {
+    let (invited, is_new): (Option<UserId>, bool) =
+        sqlx::query_as("select invited, is_new from membership_invite($1, $2, $3, $4, $5)")
+            .bind(new)
+            .bind(email)
+            .bind(role.as_str())
+            .bind(invitation.hash().as_bytes())
+            .bind(invitation.expires_at)
+            .fetch_one(tx.connection())
+            .await?;
+    Ok(invited.filter(|_| is_new))
 }
 
 /// Locks the tenant's admins and this member, so that two admins cannot remove each other; answers the member's role.

@@ -148,6 +148,16 @@ impl Browser {
         self.send(request).await
     }
 
+    /// Accepts the invitation that an admin was answered.
+    async fn accept(&mut self, invited: &Value) -> Result<()> {
+        let body = serde_json::json!({"code": invited["invitation"]["code"]});
+        let csrf = self.cookies.get("alfred_csrf").cloned().unwrap_or_default();
+        let place = format!("{}/api/v1/auth/invitations/accept", self.base);
+        let request = self.http.post(place).header("X-CSRF-Token", csrf).json(&body);
+        self.send(request).await?.is(200, "tenant_id")?;
+        Ok(())
+    }
+
     /// A form of a page of ours.
     async fn form(&mut self, path: &str, fields: &[(&str, &str)]) -> Result<Seen> {
         let body = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish();

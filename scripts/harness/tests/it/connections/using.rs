@@ -219,11 +219,11 @@ async fn who_leaves_a_tenant_leaves_no_connection_there() -> Result<()> {
         let invited =
             admin.post("/admin/members", &json!({"email": "ann@example.test", "role": "member"})).await?;
         ensure_eq!(invited.status, 201, "{}", invited.body);
-        let user = invited.json()["userId"].as_str().context("userId")?.to_owned();
-        // She chooses the tenant, and belongs to it from then on.
+        // She accepts with the code that she was handed, and belongs to the tenant from then on.
         let tenant = stack.tenants[1].id.to_string();
-        let request = ann.http.get(format!("{}/tools", ann.base)).header("X-Tenant-ID", &tenant);
-        ann.send(request).await?.is(200, "tools")?;
+        ann.accept(&invited.json()).await?;
+        let user = ann.get("/api/v1/auth/me").await?.is(200, "id")?.json();
+        let user = user["id"].as_str().context("id")?.to_owned();
         ann.connect("notion").await?.is(200, "Notion is connected")?;
         ensure_eq!(of_notion(&mut ann).await?, TOOLS, "while she belongs");
         let job = read_in(&mut ann, "p-1").await?;
@@ -249,6 +249,7 @@ async fn who_leaves_a_tenant_leaves_no_connection_there() -> Result<()> {
         let again =
             admin.post("/admin/members", &json!({"email": "ann@example.test", "role": "member"})).await?;
         ensure_eq!(again.status, 201, "{}", again.body);
+        ann.accept(&again.json()).await?;
         let request = ann.http.get(format!("{}/v1/connections", ann.base)).header("X-Tenant-ID", &tenant);
         let list = ann.send(request).await?.is(200, "connections")?.json();
         ensure_eq!(list["connections"], json!([]), "her connections");
