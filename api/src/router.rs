@@ -102,7 +102,7 @@ fn described(entities: &'static [EntityDef]) -> (Router<App>, OpenApi) {
         .routes(routes!(routes::auth_sign_ins::delete_sign_in))
         .routes(routes!(routes::auth_sign_ins::post_password))
         .routes(routes!(routes::auth::jwks))
-        .routes(routes!(routes::tenant::get_tenant))
+        .routes(routes!(routes::tenant::get_tenant, routes::tenant::delete_tenant))
         .routes(routes!(routes::admin::members::list_members, routes::admin::members::post_member))
         .routes(routes!(routes::admin::members::patch_member, routes::admin::members::delete_member))
         .routes(routes!(routes::admin::agents::list_agents, routes::admin::agents::post_agent))

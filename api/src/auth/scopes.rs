@@ -24,6 +24,8 @@ const FAMILIES: &[Family] = &[
     Family { paths: "/api/v1/auth/invitations", reading: Scope::Admin, changing: Scope::Admin },
     // About the person themselves: any credential may ask, and may end its own sign-in.
     Family { paths: "/api/v1/auth/", reading: Scope::Read, changing: Scope::Read },
+    // Nor may such a program take its user out of a tenant.
+    Family { paths: "/v1/auth/", reading: Scope::Read, changing: Scope::Admin },
     Family { paths: "/api/{user_id}/chat", reading: Scope::Chat, changing: Scope::Chat },
     Family { paths: "/chat", reading: Scope::Read, changing: Scope::Chat },
     Family { paths: "/jobs/", reading: Scope::Read, changing: Scope::Chat },
@@ -65,6 +67,7 @@ mod tests {
         assert_eq!(of("GET", "/api/v1/auth/sign-ins"), Scope::Admin);
         assert_eq!(of("POST", "/api/v1/auth/password"), Scope::Admin);
         assert_eq!(of("POST", "/api/v1/auth/invitations/accept"), Scope::Admin);
+        assert_eq!(of("DELETE", "/v1/auth/tenant"), Scope::Admin);
         assert_eq!(of("GET", "/api/v1/auth/me"), Scope::Read);
     }
 }

@@ -1,7 +1,7 @@
 //! Which tenants a person can choose from.
 
 use axum::{Json as JsonAnswer, extract::State};
-use http::HeaderMap;
+use http::{HeaderMap, StatusCode};
 use serde::Serialize;
 use shared::{
     error::{Code, Invalid, Result},
@@ -10,13 +10,15 @@ use shared::{
     tenancy::{
         self,
         memberships::{Chosen, Membership, TenantState},
+        people,
     },
 };
 use utoipa::ToSchema;
 
 use crate::{
-    auth::Person,
+    auth::{Caller, Person},
     error::{Answer, ErrorBody},
+    routes::admin::members::must_be_ours,
     state::App,
 };
 
@@ -85,6 +87,27 @@ pub(crate) async fn get_tenant(
         Err(error) => return Err(error.into()),
     };
     Ok(JsonAnswer(answer))
+}
+
+/// Leaves the tenant that the request names, or the only one that the caller belongs to, with their keys and connections
+/// there. What they made stays the tenant's.
+#[utoipa::path(
+    delete, path = "/v1/auth/tenant", tag = "tenants", security(("apiKey" = [])),
+    responses(
+        (status = 204, description = "The caller belongs to it no more"),
+        (status = 400, description = "The caller belongs to several, and named none", body = ErrorBody),
+        (status = 403, description = "The credential lacks the scope admin, or the tenant is suspended", body = ErrorBody),
+        (status = 404, description = "The caller belongs to no such tenant", body = ErrorBody),
+        (status = 409, description = "The caller is the last admin, or WorkOS says who belongs", body = ErrorBody),
+    )
+)]
+pub(crate) async fn delete_tenant(State(app): State<App>, Caller(actor): Caller) -> Answer<StatusCode> {
+    let mut tx = app.tenants.begin(&actor).await?;
+    must_be_ours(&app, &mut tx).await?;
+    people::leave(&mut tx).await?;
+    tx.commit().await?;
+    app.callers.tenants.directory.forget(actor.user);
+    Ok(StatusCode::NO_CONTENT)
 }
 
 fn organizations(memberships: &[Membership], accepted: bool) -> Vec<Organization> {

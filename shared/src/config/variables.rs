@@ -68,7 +68,7 @@ groups! {
     }
     "Tenants" {
         TENANT_HEADER_SECRET = "", "When set, requests for tenant data need the headers X-TB-Tenant-ID, X-TB-Timestamp and X-TB-Signature, signed with this or with the tenant's own secret. 16 characters or more, 32 in prod. Cookie sessions are exempt.";
-        TENANT_SECRETS_FOLDER = "", "Where the worker writes a tenant's new header secret after each rotation, one file a tenant, for whoever signs. Unset: it is fetched from /admin/tenants/{id}/secrets.";
+        TENANT_SECRETS_FOLDER = "", "Where the worker writes a tenant's new header secrets, one file a tenant, for whoever signs; the api only has to know that there is a folder. Unset: they are fetched from /admin/tenants/{id}/secrets.";
         WORKOS_API_KEY = "", "Users of the outside issuer get their memberships from the WorkOS API with this key. Unset: from the database.";
         WORKOS_API_URL = "https://api.workos.com", "Where that API is.";
     }

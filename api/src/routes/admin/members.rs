@@ -225,7 +225,7 @@ pub(crate) async fn delete_member(
 }
 
 /// Where WorkOS says who belongs, a change here would be undone at the next look.
-async fn must_be_ours(app: &App, tx: &mut TenantTx) -> Result<()> {
+pub(crate) async fn must_be_ours(app: &App, tx: &mut TenantTx) -> Result<()> {
     if app.callers.tenants.directory.is_outside() && people::is_outside(tx).await? {
         return Err(Error::conflict("WorkOS says who belongs to this tenant; change it there"));
     }

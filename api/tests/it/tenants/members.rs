@@ -6,6 +6,9 @@ use serde_json::{Value, json};
 use super::{OPERATOR, invitations, provision, signed_in, start};
 use crate::app::{FOREIGNER, MEMBER, TestApp};
 
+/// Where one stands, and leaves.
+const LEAVE: &str = "/v1/auth/tenant";
+
 async fn members(app: &TestApp, key: &str) -> Vec<Value> {
     app.get(key, "/admin/members").await.json()["items"].as_array().unwrap().clone()
 }
@@ -101,4 +104,42 @@ async fn whoever_is_removed_is_out_with_their_keys() {
     // Also while this process still believes the key.
     app.get(acme_key, "/sessions").await.is_error(401, "APP-401-AUTH");
     assert_eq!(app.get(globex_key, "/sessions").await.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_member_leaves_and_a_last_admin_stays() {
+    let app = start(|_| ()).await;
+    let acme = provision(&app, "acme").await;
+    let ann = signed_in::sign_in(&app, "ann@example.com").await;
+    let as_ann = |method, path| app.request(method, path).bearer_auth(&ann);
+    // In the tenant that everybody shares there is nothing to leave.
+    app.send(as_ann(Method::DELETE, LEAVE)).await.is_error(404, "APP-404-NOT-FOUND");
+    let invited = json!({"email": "ann@example.com", "role": "member"});
+    let invited = app.post(&acme.admin_key, "/admin/members", &invited).await.json();
+    let code = invited["invitation"]["code"].as_str().unwrap();
+    assert_eq!(invitations::accept(&app, &ann, code).await.status, StatusCode::OK);
+    let key = app.send(as_ann(Method::POST, "/api/v1/auth/keys").json(&json!({"name": "mine"}))).await;
+    let key = key.json()["key"].as_str().unwrap().to_owned();
+    assert_eq!(app.get(&key, "/sessions").await.status, StatusCode::OK);
+
+    let leave = async |key: &str| app.send_json(key, Method::DELETE, LEAVE, &json!({})).await;
+    leave(&acme.admin_key).await.is_error(409, "APP-409-CONFLICT");
+    leave(&key).await.is_error(403, "APP-403-FORBIDDEN");
+    assert_eq!(app.send(as_ann(Method::DELETE, LEAVE)).await.status, StatusCode::NO_CONTENT);
+    app.get(&key, "/sessions").await.is_error(401, "APP-401-AUTH");
+    let stands = app.send(as_ann(Method::GET, LEAVE)).await.json();
+    assert_eq!(stands["organization_name"], "default");
+    let left = members(&app, &acme.admin_key).await;
+    assert_eq!(left.len(), 1, "{left:?}");
+    let log = app.get(&acme.admin_key, "/admin/audit?limit=1").await.json();
+    assert_eq!(log["items"][0]["action"], "member.left");
+
+    // The first admin goes once there is another.
+    let invited = json!({"email": "ann@example.com", "role": "admin"});
+    let invited = app.post(&acme.admin_key, "/admin/members", &invited).await.json();
+    leave(&acme.admin_key).await.is_error(409, "APP-409-CONFLICT");
+    let code = invited["invitation"]["code"].as_str().unwrap();
+    assert_eq!(invitations::accept(&app, &ann, code).await.status, StatusCode::OK);
+    assert_eq!(leave(&acme.admin_key).await.status, StatusCode::NO_CONTENT);
+    app.send(as_ann(Method::DELETE, LEAVE)).await.is_error(409, "APP-409-CONFLICT");
 }

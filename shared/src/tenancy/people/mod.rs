@@ -100,6 +100,20 @@ pub async fn remove(tx: &mut TenantTx, admin: &AdminActor, user: UserId) -> Resu
     audit::record(tx, admin, Entry::new("member.removed", &user.to_string())).await
 }
 
+/// The transaction's user leaves the tenant, with their keys and connections there. What they made stays the tenant's.
+///
+/// # Errors
+/// 404 when they do not belong to it, as everybody in the default tenant who belongs to none; 409 when they are the last
+/// admin; the database's.
+pub async fn leave(tx: &mut TenantTx) -> Result<()> {
+    let (tenant, user) = (tx.actor().tenant, tx.actor().user.to_string());
+    match store::leave(tx).await?.as_str() {
+        "left" => audit::record_of_system(tx.connection(), tenant, Entry::new("member.left", &user)).await,
+        "last_admin" => Err(last_admin()),
+        _ => Err(Error::not_found("you do not belong to the tenant, so there is nothing to leave")),
+    }
+}
+
 /// Whether the tenant has an organisation at WorkOS, which then says who belongs.
 ///
 /// # Errors
@@ -110,9 +124,13 @@ pub async fn is_outside(tx: &mut TenantTx) -> Result<bool> {
 
 async fn must_leave_an_admin(tx: &mut TenantTx, user: UserId) -> Result<()> {
     if store::other_admins(tx, user).await? == 0 {
-        return Err(Error::conflict("this is the tenant's last admin; make another one first"));
+        return Err(last_admin());
     }
     Ok(())
+}
+
+fn last_admin() -> Error {
+    Error::conflict("this is the tenant's last admin; make another one first")
 }
 
 fn no_such_member() -> Error {

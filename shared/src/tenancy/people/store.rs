@@ -114,6 +114,10 @@ pub(super) async fn remove(tx: &mut TenantTx, user: UserId) -> Result<()> {
     Ok(())
 }
 
+pub(super) async fn leave(tx: &mut TenantTx) -> Result<String> {
+    Ok(sqlx::query_scalar("select membership_leave()").fetch_one(tx.connection()).await?)
+}
+
 pub(super) async fn has_organisation(tx: &mut TenantTx) -> Result<bool> {
     let tenant = tx.actor().tenant;
     Ok(sqlx::query_scalar("select external_id is not null from tenants where id = $1")
