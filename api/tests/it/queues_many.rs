@@ -82,6 +82,10 @@ async fn a_list_of_few_jobs_does_not_read_the_many() {
     app.running.stop().await;
 
     let admin = first.db.admin();
+    // What the figures of the queues are made of.
+    let ended = "explain select count(*) from queue_jobs where finished_at > now() + interval '1 hour'";
+    let ended: Vec<String> = sqlx::query_scalar(ended).fetch_all(&admin).await.unwrap();
+    assert!(!ended.join("\n").contains("Seq Scan"), "{}", ended.join("\n"));
     let tenant = format!("j.tenant_id = '{DEFAULT_TENANT}'");
     for (view, condition, index) in [
         ("queue_turns", format!("{tenant} and (j.state = 'cancelled')"), "turns_not_well"),

@@ -1,0 +1,1 @@
+drop index apalis.alfred_jobs_ended;
