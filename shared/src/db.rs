@@ -158,14 +158,21 @@ pub async fn begin(pool: &PgPool) -> Result<Transaction<'static, Postgres>> {
     Ok(pool.begin().await?)
 }
 
+/// How long whoever wants to migrate waits before asking again whether somebody else still does.
+const LOCK_PAUSE: Duration = Duration::from_millis(100);
+
 /// Runs apalis's migrations, then ours. Safe to run twice and at the same time.
 ///
 /// # Errors
 /// The database's, or a migration that was changed after it ran.
 pub async fn migrate(owner: &PgPool) -> Result<()> {
     let mut guard = owner.acquire().await?;
-    // sqlx locks each history by itself; this lock covers the two together. Kept on its own connection.
-    sqlx::query("select pg_advisory_lock(7041)").execute(&mut *guard).await?;
+    // sqlx locks each history by itself; this lock covers the two together. Kept on its own connection. Who finds it taken asks
+    // again: a statement that waits has a snapshot, which an index that is made concurrently would wait for in turn.
+    let try_lock = || sqlx::query_scalar::<_, bool>("select pg_try_advisory_lock(7041)");
+    while !try_lock().fetch_one(&mut *guard).await? {
+        tokio::time::sleep(LOCK_PAUSE).await;
+    }
     let outcome = async {
         apalis_sql::PostgresStorage::setup(owner).await.map_err(Error::internal)?;
         MIGRATIONS.run(owner).await.map_err(Error::internal)?;

@@ -1,6 +1,8 @@
 //! Every migration has a down script that works: down to nothing and up again gives the same schema.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+use std::time::Duration;
+
 use shared::{db, testing::TestDb};
 use sqlx::{PgPool, postgres::PgPoolOptions};
 
@@ -45,6 +47,29 @@ async fn down_and_up_again_gives_the_same_schema() {
     assert!(left.is_empty(), "left behind: {left:?}");
     db::migrate(&owner).await.unwrap();
     assert_eq!(schema(&owner).await, before);
+}
+
+#[tokio::test]
+async fn whoever_waits_to_migrate_holds_up_no_index() {
+    let test = TestDb::new().await;
+    let owner = PgPoolOptions::new().max_connections(4).connect(&test.owner_url).await.unwrap();
+    let mut first = owner.acquire().await.unwrap();
+    sqlx::query("select pg_advisory_lock(7041)").execute(&mut *first).await.unwrap();
+    let waiting = tokio::spawn({
+        let owner = owner.clone();
+        async move { db::migrate(&owner).await }
+    });
+    let asked = "select count(*) from pg_stat_activity where datname = current_database()
+                 and query like '%advisory_lock(7041)%' and query not like '%pg_stat_activity%'";
+    let (admin, deadline) = (test.admin(), tokio::time::Instant::now() + Duration::from_secs(20));
+    while sqlx::query_scalar::<_, i64>(asked).fetch_one(&admin).await.unwrap() < 2 {
+        assert!(tokio::time::Instant::now() < deadline, "nobody waits to migrate");
+    }
+    let index = sqlx::query("create index concurrently made_meanwhile on tenants (name)").execute(&owner);
+    tokio::time::timeout(Duration::from_secs(20), index).await.expect("the index waits").unwrap();
+    assert!(!waiting.is_finished());
+    sqlx::query("select pg_advisory_unlock(7041)").execute(&mut *first).await.unwrap();
+    waiting.await.unwrap().unwrap();
 }
 
 #[tokio::test]
