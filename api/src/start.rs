@@ -215,6 +215,7 @@ fn side_settings(config: &Config) -> SideSettings {
         token_key: config.agents.jwt_secret.clone(),
         issuer: config.public_url.as_str().trim_end_matches('/').to_owned(),
         token_life: config.agents.token_life,
+        default_tenant: config.default_tenant,
     }
 }
 

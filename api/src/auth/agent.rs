@@ -27,10 +27,15 @@ impl FromRequestParts<App> for AgentCaller {
         let span = Span::current();
         span.record("tenant_id", display(actor.tenant()));
         span.record("agent_name", actor.agent().as_str());
-        match app.agent_limits.refused(actor.tenant(), actor.agent()) {
-            None => Ok(Self(actor)),
-            Some(wait) => Err(limits::too_many(wait).into()),
+        let Some(refused) = app.agent_limits.refused(actor.tenant(), actor.agent()) else {
+            return Ok(Self(actor));
+        };
+        let refusal = Err(limits::too_many(refused.wait));
+        if !refused.is_news {
+            return Ok(refusal?);
         }
+        let session = actor.session().to_string();
+        Ok(app.agents.or_refused(&actor, "agent_session.use", &session, refusal).await?)
     }
 }
 

@@ -162,6 +162,8 @@ impl Limits {
 pub(crate) struct AgentLimits {
     /// None is without a limit.
     limiter: Option<Limiter>,
+    /// Refusals that are worth writing down.
+    told: Option<Limiter>,
     keys: RandomState,
     clock: DefaultClock,
 }
@@ -169,15 +171,26 @@ pub(crate) struct AgentLimits {
 impl AgentLimits {
     pub(crate) fn new(per_minute: u32) -> Self {
         let limiter = Budgets::new(per_minute, 0).credential;
-        Self { limiter, keys: RandomState::new(), clock: DefaultClock::default() }
+        let told = Budgets::new(1, 0).credential;
+        Self { limiter, told, keys: RandomState::new(), clock: DefaultClock::default() }
     }
 
     /// How long this agent has to wait, if it has to.
-    pub(crate) fn refused(&self, tenant: TenantId, agent: &AgentName) -> Option<Duration> {
+    pub(crate) fn refused(&self, tenant: TenantId, agent: &AgentName) -> Option<AgentRefused> {
         let key = self.keys.hash_one((tenant, agent));
         let spent = self.limiter.as_ref()?.check_key(&key);
-        spent.err().map(|refused| refused.wait_time_from(self.clock.now()))
+        spent.err().map(|refused| AgentRefused {
+            wait: refused.wait_time_from(self.clock.now()),
+            is_news: self.told.as_ref().is_some_and(|told| told.check_key(&key).is_ok()),
+        })
     }
+}
+
+/// An agent that has to wait.
+pub(crate) struct AgentRefused {
+    pub(crate) wait: Duration,
+    /// Nobody was told of it within the last minute.
+    pub(crate) is_news: bool,
 }
 
 /// Routes that make a turn.

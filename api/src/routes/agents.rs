@@ -12,7 +12,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use shared::{
-    agents::side::{Asked, Begun, SeenContext, Session},
+    agents::side::{AgentActor, Asked, Begun, SeenContext, Session},
     error::{Error, Result},
     ids::UserId,
 };
@@ -26,7 +26,7 @@ use super::{
 use crate::{
     address::ClientAddress,
     auth::AgentCaller,
-    error::{Answer, ErrorBody},
+    error::{Answer, ErrorBody, Failure},
     extract::{Json, Parameters, RequestId},
     headers::if_match,
     state::App,
@@ -203,13 +203,11 @@ pub(crate) async fn post_token(
     RequestId(request_id): RequestId,
     Json(body): Json<TokenBody>,
 ) -> Answer<JsonAnswer<AgentToken>> {
-    let permissions =
-        body.requested_permissions.as_ref().map(|words| words.iter().map(|word| word.parse()).collect());
     let asked = Asked {
         agent_name: &body.agent_name,
         api_key: &body.api_key,
         client_secret: &body.client_secret,
-        permissions: permissions.transpose()?,
+        permissions: body.requested_permissions.as_deref(),
         address,
         request_id: &request_id,
     };
@@ -230,7 +228,8 @@ pub(crate) async fn get_user_context(
     AgentCaller(agent): AgentCaller,
     Path(user): Path<String>,
 ) -> Answer<Tagged> {
-    Ok(tagged(app.agents.read_context(&agent, user_named(&user)?).await?))
+    let user = wished(&app, &agent, "context.read", &user, user_named(&user)).await?;
+    Ok(tagged(app.agents.read_context(&agent, user).await?))
 }
 
 /// Changes what the agent may change of a user. Other agents that may see what changed are told of it, and this one too.
@@ -257,7 +256,8 @@ pub(crate) async fn patch_user_context(
     headers: HeaderMap,
     Json(changes): Json<Map<String, Value>>,
 ) -> Answer<Tagged> {
-    let (user, seen) = (user_named(&user)?, if_match(&headers)?);
+    let wish = user_named(&user).and_then(|user| Ok((user, if_match(&headers)?)));
+    let (user, seen) = wished(&app, &agent, "context.change", &user, wish).await?;
     let (seen, changed) = app.agents.change_context(&agent, user, changes, seen).await?;
     if let Some(context) = changed {
         app.contexts.changed(agent.tenant(), &context);
@@ -279,7 +279,8 @@ pub(crate) async fn acknowledge(
     AgentCaller(agent): AgentCaller,
     Path(event): Path<String>,
 ) -> Answer<JsonAnswer<AcknowledgedView>> {
-    let event = named(&event, "this agent has no such event")?;
+    let named = named(&event, "this agent has no such event");
+    let event = wished(&app, &agent, "event.acknowledge", &event, named).await?;
     let done = app.agents.acknowledge(&agent, event).await?;
     Ok(JsonAnswer(AcknowledgedView { event_id: done.event, acknowledged_at: done.at }))
 }
@@ -297,7 +298,8 @@ pub(crate) async fn list_sessions(
     AgentCaller(agent): AgentCaller,
     Parameters(page): Parameters<Page>,
 ) -> Answer<JsonAnswer<AgentSessionList>> {
-    let (limit, before) = page.read()?;
+    let page = wished(&app, &agent, "agent_session.list", agent.agent().as_str(), page.read()).await?;
+    let (limit, before) = page;
     let sessions = app.agents.sessions(&agent, before, limit).await?;
     Ok(JsonAnswer(AgentSessionList::new(limit, sessions)))
 }
@@ -316,7 +318,8 @@ pub(crate) async fn get_session(
     AgentCaller(agent): AgentCaller,
     Path(id): Path<String>,
 ) -> Answer<JsonAnswer<AgentSessionView>> {
-    Ok(JsonAnswer(app.agents.session(&agent, named(&id, "there is no such session")?).await?.into()))
+    let id = wished(&app, &agent, "agent_session.read", &id, session_named(&id)).await?;
+    Ok(JsonAnswer(app.agents.session(&agent, id).await?.into()))
 }
 
 /// Ends one of the agent's sessions: its token is good for nothing from now on.
@@ -333,14 +336,30 @@ pub(crate) async fn delete_session(
     AgentCaller(agent): AgentCaller,
     Path(id): Path<String>,
 ) -> Answer<StatusCode> {
-    app.agents.end_session(&agent, named(&id, "there is no such session")?).await?;
+    let id = wished(&app, &agent, "agent_session.end", &id, session_named(&id)).await?;
+    app.agents.end_session(&agent, id).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-fn user_named(text: &str) -> Result<UserId> {
+/// What an agent wishes, if it can be read; that it cannot is a decision that is written down like others.
+async fn wished<T>(
+    app: &App,
+    agent: &AgentActor,
+    action: &'static str,
+    target: &str,
+    read: Answer<T>,
+) -> Result<T> {
+    app.agents.or_refused(agent, action, target, read.map_err(|Failure(error)| error)).await
+}
+
+fn user_named(text: &str) -> Answer<UserId> {
     named(text, "the tenant has no such user").map(UserId)
 }
 
-fn named(text: &str, unknown: &'static str) -> Result<Uuid> {
-    Uuid::parse_str(text).map_err(|_| Error::not_found(unknown))
+fn session_named(text: &str) -> Answer<Uuid> {
+    named(text, "there is no such session")
+}
+
+fn named(text: &str, unknown: &'static str) -> Answer<Uuid> {
+    Ok(Uuid::parse_str(text).map_err(|_| Error::not_found(unknown))?)
 }

@@ -16,7 +16,7 @@ pub(crate) struct Agent {
 }
 
 impl Agent {
-    fn body(&self) -> Value {
+    pub(crate) fn body(&self) -> Value {
         json!({"agent_name": self.name, "api_key": self.api_key, "client_secret": self.client_secret})
     }
 }
@@ -34,7 +34,7 @@ impl TestApp {
         Agent { name: name.to_owned(), api_key: text("apiKey"), client_secret: text("clientSecret") }
     }
 
-    async fn ask_for_token(&self, body: &Value) -> Answered {
+    pub(crate) async fn ask_for_token(&self, body: &Value) -> Answered {
         self.send(self.request(Method::POST, "/api/v1/agents/token").json(body)).await
     }
 
@@ -49,7 +49,7 @@ impl TestApp {
         self.send(self.request(method, path).header("X-Agent-Authorization", token)).await
     }
 
-    async fn agent_patch(&self, token: &str, user: &str, body: &Value) -> Answered {
+    pub(crate) async fn agent_patch(&self, token: &str, user: &str, body: &Value) -> Answered {
         let request = self.request(Method::PATCH, &context_of(user)).header("X-Agent-Authorization", token);
         self.send(request.json(body)).await
     }
@@ -64,7 +64,7 @@ impl TestApp {
     }
 
     /// What the tenant's log says of agents: (action, decision), newest first.
-    async fn decisions(&self, key: &str) -> Vec<(String, String)> {
+    pub(crate) async fn decisions(&self, key: &str) -> Vec<(String, String)> {
         let log = self.get(key, "/admin/audit?limit=1000").await.json();
         let rows = log["items"].as_array().unwrap().iter().filter(|row| row["actedAs"] == "agent");
         let word = |value: &Value| value.as_str().unwrap().to_owned();
@@ -76,7 +76,7 @@ pub(crate) fn context_of(user: &str) -> String {
     format!("/api/v1/agents/users/{user}/context")
 }
 
-fn risk() -> Value {
+pub(crate) fn risk() -> Value {
     json!({
         "permissionLevel": "read_write",
         "permissions": {
@@ -87,7 +87,7 @@ fn risk() -> Value {
     })
 }
 
-fn decided(action: &str, decision: &str) -> (String, String) {
+pub(crate) fn decided(action: &str, decision: &str) -> (String, String) {
     (action.to_owned(), decision.to_owned())
 }
 
@@ -475,4 +475,11 @@ async fn an_agent_has_a_budget_whatever_number_of_sessions_it_has() {
     }
     let token = app.agent_token(&other).await;
     assert_eq!(app.as_agent(&token, Method::GET, "/api/v1/agents/sessions").await.status, StatusCode::OK);
+    // Written down once a minute, however often it happens.
+    let log = app.decisions(ADMIN).await;
+    assert_eq!(
+        log.iter().filter(|row| **row == decided("agent_session.use", "refused")).count(),
+        1,
+        "{log:?}"
+    );
 }

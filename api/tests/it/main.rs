@@ -1,8 +1,10 @@
 //! The API as its clients see it: a real server over a real database, no worker.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod agent_decisions;
 mod agent_flags;
 mod agent_side;
+mod agents_of_tenants;
 mod app;
 mod auth;
 mod bad_input;

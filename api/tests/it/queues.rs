@@ -462,7 +462,11 @@ async fn an_agent_is_told_everything_again() {
     app.execute(
         "insert into agents (tenant_id, name, endpoint, permissions_required, permissions_optional, permission_level)
          select tenant_id, 'risk', 'http://127.0.0.1:9', '{}', '{read:preferences}', 'admin' from turns;
-         insert into user_contexts (tenant_id, user_id, version) select tenant_id, gen_random_uuid(), 7 from turns, generate_series(1, 2001)",
+         insert into users (id) select gen_random_uuid() from generate_series(1, 2001);
+         insert into memberships (tenant_id, user_id, role)
+           select t.tenant_id, u.id, 'member' from turns t, users u where u.email is null;
+         insert into user_contexts (tenant_id, user_id, version)
+           select m.tenant_id, m.user_id, 7 from memberships m join users u on u.id = m.user_id and u.email is null",
     )
     .await;
     let place = "/admin/agents/risk/sync";

@@ -11,6 +11,7 @@ use shared::{
         contexts::{self, Change, ChangedBy},
     },
     bell::Bell,
+    config::DEFAULT_TENANT,
     identity::{
         Actor, Role, Scopes,
         api_keys::{self, NewApiKey},
@@ -217,7 +218,8 @@ async fn what_is_known_of_people_is_hidden_by_postgres_alone() {
         let mut tx = begin().await;
         let seen = contexts::get(&mut tx).await.unwrap();
         assert_eq!((seen.email, seen.version, seen.updated_at), (None, 1, None), "{other:?} sees Ann's");
-        assert!(contexts::of(&mut tx, &admin, world.ann.user).await.is_err(), "{other:?} sees Ann's");
+        let of = contexts::of(&mut tx, &admin, world.ann.user, DEFAULT_TENANT).await;
+        assert!(of.is_err(), "{other:?} sees Ann's");
         let mut tx = begin().await;
         let changed = contexts::change(&mut tx, ChangedBy::User, styled("aggressive"), None, "r").await;
         assert!(changed.is_err(), "{other:?} changed Ann's");
@@ -225,8 +227,9 @@ async fn what_is_known_of_people_is_hidden_by_postgres_alone() {
     assert_eq!(rows(&world).await, before);
     // The tenant's admin reads it, and cannot write it.
     let mut tx = world.begin(&world.admin).await;
-    assert_eq!(contexts::of(&mut tx, &admin, world.ann.user).await.unwrap().version, 2);
-    assert_eq!(contexts::history(&mut tx, &admin, world.ann.user, None, 10).await.unwrap().len(), 1);
+    assert_eq!(contexts::of(&mut tx, &admin, world.ann.user, DEFAULT_TENANT).await.unwrap().version, 2);
+    let history = contexts::history(&mut tx, &admin, world.ann.user, DEFAULT_TENANT, None, 10).await.unwrap();
+    assert_eq!(history.len(), 1);
     let mut tx = disguise(world.begin(&world.admin).await, &world.ann);
     assert!(contexts::change(&mut tx, ChangedBy::User, styled("aggressive"), None, "r").await.is_err());
     assert_eq!(rows(&world).await, before);

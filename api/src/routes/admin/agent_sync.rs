@@ -58,7 +58,8 @@ pub(crate) async fn sync_agent(
 ) -> Answer<JsonAnswer<SyncView>> {
     let name = named(&name)?;
     let mut tx = app.tenants.begin(admin.actor()).await?;
-    let synced = sync::sync(&mut tx, &admin, &name, body.cursor.map(UserId), &request_id).await?;
+    let (after, default_tenant) = (body.cursor.map(UserId), app.config.default_tenant);
+    let synced = sync::sync(&mut tx, &admin, &name, after, default_tenant, &request_id).await?;
     tx.commit().await?;
     app.tell_agents();
     Ok(JsonAnswer(SyncView {

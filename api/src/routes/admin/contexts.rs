@@ -75,7 +75,7 @@ pub(crate) struct VersionsQuery {
     cursor: Option<String>,
 }
 
-/// Reads what is known of a user of the tenant.
+/// Reads what is known of a user of the tenant. Whoever left it is nobody's here.
 #[utoipa::path(
     get, path = "/admin/contexts/{user_id}", tag = "agents", security(("apiKey" = [])),
     params(("user_id" = Uuid, Path, description = "The user's id")),
@@ -91,7 +91,7 @@ pub(crate) async fn get_context(
 ) -> Answer<JsonAnswer<ContextView>> {
     let user = named(&user)?;
     let mut tx = app.tenants.begin(admin.actor()).await?;
-    let context = contexts::of(&mut tx, &admin, user).await?;
+    let context = contexts::of(&mut tx, &admin, user, app.config.default_tenant).await?;
     tx.commit().await?;
     let sign_in = contexts::newest_sign_in(&app.engine, user).await?;
     Ok(JsonAnswer(ContextView::new(&context, sign_in)))
@@ -122,7 +122,8 @@ pub(crate) async fn list_versions(
     let before =
         before.map_err(|_| unreadable("cursor: takes the nextCursor of an earlier page, unchanged"))?;
     let mut tx = app.tenants.begin(admin.actor()).await?;
-    let versions = contexts::history(&mut tx, &admin, user, before, limit).await?;
+    let default_tenant = app.config.default_tenant;
+    let versions = contexts::history(&mut tx, &admin, user, default_tenant, before, limit).await?;
     tx.commit().await?;
     let is_full = i64::try_from(versions.len()).unwrap_or(i64::MAX) >= limit;
     let next_cursor = versions.last().filter(|_| is_full).map(|last| last.version.to_string());

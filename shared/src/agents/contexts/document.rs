@@ -126,10 +126,10 @@ impl Document {
     fn checked(members: Map<String, Value>) -> Result<Self> {
         let document = Value::Object(members);
         check("", &document, &Rule::Fields(PARTS))?;
-        let bytes = serde_json::to_string(&document)?.len();
-        if bytes > MOST_BYTES {
+        if serde_json::to_string(&document)?.len() > MOST_BYTES {
+            // Not by how much: an agent that changes one part would know the size of those that it may not see.
             return Err(Error::unacceptable(format!(
-                "the context takes {bytes} bytes as JSON; at most {MOST_BYTES} are kept"
+                "the context is too large; at most {MOST_BYTES} bytes of JSON are kept"
             )));
         }
         Ok(Self::stored(document))
@@ -406,7 +406,11 @@ mod tests {
             assert!(error.message.starts_with(path), "{error}");
         }
         let large = json!({"preferences": {"notification_settings": {"x": "y".repeat(MOST_BYTES)}}});
-        assert!(merged(large).is_err());
+        let refused = merged(large).unwrap_err();
+        assert_eq!(
+            refused.message,
+            format!("the context is too large; at most {MOST_BYTES} bytes of JSON are kept")
+        );
     }
 
     #[test]

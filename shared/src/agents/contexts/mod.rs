@@ -20,7 +20,7 @@ use super::permissions::{Granted, Part};
 use crate::{
     db::TenantTx,
     error::{Code, Error, Result},
-    ids::{SignInId, UserId},
+    ids::{SignInId, TenantId, UserId},
     tenancy::AdminActor,
 };
 
@@ -96,16 +96,20 @@ pub async fn get(tx: &mut TenantTx) -> Result<Context> {
     store::one(tx, user).await
 }
 
-/// The context of any user of the tenant, for its admins.
+/// The context of any user of the tenant, for its admins. Whoever belongs to no tenant belongs to the default one.
 ///
 /// # Errors
-/// 404 for somebody of whom the tenant knows nothing; the database's.
-pub async fn of(tx: &mut TenantTx, _: &AdminActor, user: UserId) -> Result<Context> {
-    let context = store::one(tx, user).await?;
-    if context.updated_at.is_none() && !store::is_member(tx, user).await? {
+/// 404 for somebody who does not belong to the tenant, or no longer; the database's.
+pub async fn of(
+    tx: &mut TenantTx,
+    _: &AdminActor,
+    user: UserId,
+    default_tenant: TenantId,
+) -> Result<Context> {
+    if !store::belongs(tx, user, default_tenant).await? {
         return Err(Error::not_found("the tenant has no such user"));
     }
-    Ok(context)
+    store::one(tx, user).await
 }
 
 /// The versions of a context, newest first, before the one that the cursor names.
@@ -116,10 +120,11 @@ pub async fn history(
     tx: &mut TenantTx,
     admin: &AdminActor,
     user: UserId,
+    default_tenant: TenantId,
     before: Option<i64>,
     limit: i64,
 ) -> Result<Vec<Version>> {
-    of(tx, admin, user).await?;
+    of(tx, admin, user, default_tenant).await?;
     store::history(tx, user, before, limit).await
 }
 

@@ -10,7 +10,7 @@ use crate::{
     agents::store::MatrixRow,
     db::TenantTx,
     error::Result,
-    ids::{SignInId, UserId},
+    ids::{SignInId, TenantId, UserId},
 };
 
 #[derive(sqlx::FromRow)]
@@ -69,11 +69,10 @@ pub(super) async fn locked(tx: &mut TenantTx) -> Result<Context> {
     Ok(row.of(user))
 }
 
-pub(super) async fn is_member(tx: &mut TenantTx, user: UserId) -> Result<bool> {
-    let tenant = tx.actor().tenant;
-    Ok(sqlx::query_scalar("select exists (select from memberships where tenant_id = $1 and user_id = $2)")
-        .bind(tenant)
+pub(super) async fn belongs(tx: &mut TenantTx, user: UserId, default_tenant: TenantId) -> Result<bool> {
+    Ok(sqlx::query_scalar("select belongs_here($1, $2)")
         .bind(user)
+        .bind(default_tenant)
         .fetch_one(tx.connection())
         .await?)
 }

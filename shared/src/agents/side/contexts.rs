@@ -4,16 +4,16 @@ use chrono::{DateTime, Utc};
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
-use super::{AgentActor, AgentSide, allowed, store};
+use super::{AgentActor, AgentSide, allowed, note, store};
 use crate::{
     agents::{
         contexts::{self, Change, ChangedBy, Context},
         permissions::{Granted, Part},
     },
+    db,
     error::{Error, Result},
     identity::Actor,
     ids::UserId,
-    tenancy::audit::{self, Entry},
 };
 
 /// What an agent sees of a user.
@@ -66,11 +66,7 @@ impl AgentSide {
         if_match: Option<i64>,
     ) -> Result<(SeenContext, Option<Context>)> {
         let changed = self.try_to_change(actor, user, changes, if_match).await;
-        match changed {
-            // Recorded with the change itself.
-            Ok((seen, Some(context))) => Ok((seen, Some(context))),
-            other => self.decided(actor, "context.change", &user.to_string(), other).await,
-        }
+        self.or_refused(actor, "context.change", &user.to_string(), changed).await
     }
 
     async fn try_to_change(
@@ -85,15 +81,16 @@ impl AgentSide {
         let by = ChangedBy::Agent(actor.agent.as_str(), &actor.granted);
         let changed =
             contexts::change(&mut tx, by, Change::Merge(changes), if_match, &actor.request_id).await?;
+        let target = user.to_string();
         if !changed.is_new {
             tx.rollback().await?;
+            let mut connection = self.engine.acquire().await?;
+            note(&mut connection, actor, "context.change", &target, allowed(actor)).await?;
             return Ok((self.seen(actor, &changed.context).await?, None));
         }
         let mut details = allowed(actor);
         details["version"] = json!(changed.context.version);
-        let target = user.to_string();
-        let entry = Entry::new("context.change", &target).with(details);
-        audit::record_of_agent(tx.connection(), actor.tenant, &actor.by(), entry).await?;
+        note(tx.connection(), actor, "context.change", &target, details).await?;
         tx.commit().await?;
         Ok((self.seen(actor, &changed.context).await?, Some(changed.context)))
     }
@@ -104,14 +101,21 @@ impl AgentSide {
     /// # Errors
     /// 404 for an event that was not for this agent; the database's.
     pub async fn acknowledge(&self, actor: &AgentActor, event: Uuid) -> Result<Acknowledged> {
-        let at = store::acknowledge(&self.engine, actor.tenant, &actor.agent, event).await;
-        let at = at.and_then(|at| at.ok_or_else(|| Error::not_found("this agent has no such event")));
-        let at = self.decided(actor, "event.acknowledge", &event.to_string(), at).await?;
-        Ok(Acknowledged { event, at })
+        let target = event.to_string();
+        let noted = async {
+            let mut tx = db::begin(&self.engine).await?;
+            let at = store::acknowledge(&mut tx, actor.tenant, &actor.agent, event).await?;
+            let at = at.ok_or_else(|| Error::not_found("this agent has no such event"))?;
+            note(&mut tx, actor, "event.acknowledge", &target, allowed(actor)).await?;
+            tx.commit().await?;
+            Ok(Acknowledged { event, at })
+        };
+        let noted = noted.await;
+        self.or_refused(actor, "event.acknowledge", &target, noted).await
     }
 
     async fn must_know(&self, actor: &AgentActor, user: UserId) -> Result<()> {
-        match store::knows(&self.engine, actor.tenant, user).await? {
+        match store::knows(&self.engine, actor.tenant, user, self.settings.default_tenant).await? {
             true => Ok(()),
             false => Err(Error::not_found("the tenant has no such user")),
         }

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 use serde_json::{Value, json};
-use sqlx::PgPool;
+use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
 pub(super) use self::credentials::{Hashes, make as make_credentials};
@@ -35,6 +35,9 @@ use crate::{
     tenancy::audit::{self, ByAgent, Entry},
 };
 
+/// Letters of a target or a reason that are written down.
+const LONGEST_TEXT: usize = 300;
+
 /// How sessions of agents are made.
 #[derive(Debug, Clone)]
 pub struct SideSettings {
@@ -44,6 +47,8 @@ pub struct SideSettings {
     pub issuer: String,
     /// `AGENT_TOKEN_EXPIRE_MINUTES`
     pub token_life: Duration,
+    /// `DEFAULT_TENANT_ID`: whoever belongs to no other tenant belongs to it.
+    pub default_tenant: TenantId,
 }
 
 /// Where agents come in; cheap to clone.
@@ -96,7 +101,28 @@ impl AgentSide {
         Self { engine, tenants, settings }
     }
 
-    /// Writes into the audit log what was decided about an agent's wish, unless it was us who failed.
+    /// Passes on what came of an agent's wish. That it was refused is in the audit log then, unless it was us who failed. What
+    /// was granted is there already, or changed nothing.
+    ///
+    /// # Errors
+    /// What the wish failed with; the database's.
+    pub async fn or_refused<T>(
+        &self,
+        actor: &AgentActor,
+        action: &'static str,
+        target: &str,
+        outcome: Result<T>,
+    ) -> Result<T> {
+        if let Err(error) = &outcome
+            && error.code != Code::Internal
+        {
+            let mut connection = self.engine.acquire().await?;
+            note(&mut connection, actor, action, target, refused(actor, error)).await?;
+        }
+        outcome
+    }
+
+    /// The same of a wish to read: that it was granted is written down too.
     async fn decided<T>(
         &self,
         actor: &AgentActor,
@@ -104,25 +130,23 @@ impl AgentSide {
         target: &str,
         outcome: Result<T>,
     ) -> Result<T> {
-        match &outcome {
-            Ok(_) => self.note(actor, action, target, allowed(actor)).await?,
-            Err(error) if error.code == Code::Internal => {}
-            Err(error) => self.note(actor, action, target, refused(actor, error)).await?,
-        }
-        outcome
-    }
-
-    async fn note(
-        &self,
-        actor: &AgentActor,
-        action: &'static str,
-        target: &str,
-        details: Value,
-    ) -> Result<()> {
+        let granted = self.or_refused(actor, action, target, outcome).await?;
         let mut connection = self.engine.acquire().await?;
-        let entry = Entry::new(action, target).with(details);
-        audit::record_of_agent(&mut connection, actor.tenant, &actor.by(), entry).await
+        note(&mut connection, actor, action, target, allowed(actor)).await?;
+        Ok(granted)
     }
+}
+
+/// Writes a decision into the audit log. What it changes is of the same transaction.
+async fn note(
+    connection: &mut PgConnection,
+    actor: &AgentActor,
+    action: &'static str,
+    target: &str,
+    details: Value,
+) -> Result<()> {
+    let entry = Entry::new(action, beginning(target)).with(details);
+    audit::record_of_agent(connection, actor.tenant, &actor.by(), entry).await
 }
 
 fn allowed(actor: &AgentActor) -> Value {
@@ -130,7 +154,13 @@ fn allowed(actor: &AgentActor) -> Value {
 }
 
 fn refused(actor: &AgentActor, error: &Error) -> Value {
-    json!({ "decision": "refused", "because": error.message, "session": actor.session })
+    json!({ "decision": "refused", "because": beginning(&error.message), "session": actor.session })
+}
+
+/// As much of a text as is written down: refusals name whatever the agent sent.
+fn beginning(text: &str) -> &str {
+    let end = text.char_indices().nth(LONGEST_TEXT).map_or(text.len(), |(end, _)| end);
+    &text[..end]
 }
 
 /// The one refusal of a token: it does not say why.

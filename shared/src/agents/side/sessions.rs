@@ -6,15 +6,16 @@ use aws_lc_rs::constant_time::verify_slices_are_equal;
 use chrono::{DateTime, TimeDelta, Utc};
 use secrecy::SecretString;
 use serde_json::json;
+use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::{AgentActor, AgentSide, credentials, not_good, store, token};
+use super::{AgentActor, AgentSide, allowed, beginning, credentials, not_good, note, store, token};
 use crate::{
     agents::{
         AgentName, new_id,
         permissions::{Granted, Level, Permission},
     },
-    db::TenantTx,
+    db::{self, TenantTx},
     error::{Code, Error, Result},
     identity::throttle,
     ids::TenantId,
@@ -30,8 +31,8 @@ pub struct Asked<'a> {
     pub agent_name: &'a str,
     pub api_key: &'a SecretString,
     pub client_secret: &'a SecretString,
-    /// None is all that the agent may have.
-    pub permissions: Option<Vec<Permission>>,
+    /// In words. None is all that the agent may have.
+    pub permissions: Option<&'a [String]>,
     pub address: IpAddr,
     pub request_id: &'a str,
 }
@@ -75,7 +76,8 @@ impl AgentSide {
     /// work.
     ///
     /// # Errors
-    /// 401; 403 for a permission that the agent may not have; 429 after too many tries; the database's.
+    /// 401; 422 for a permission that there is not; 403 for one that the agent may not have; 429 after too many tries; the
+    /// database's.
     pub async fn begin(&self, asked: &Asked<'_>) -> Result<Begun> {
         let tenant = credentials::tenant_of(asked.api_key).unwrap_or(TenantId(Uuid::nil()));
         let account = format!("agent\n{tenant}\n{}", asked.agent_name);
@@ -86,17 +88,14 @@ impl AgentSide {
         let Some(known) = known else { return Err(wrong()) };
         if !is_good || !known.is_on {
             let because = if is_good { "the agent or its tenant is off" } else { "wrong credentials" };
-            let details = json!({ "decision": "refused", "because": because, "address": asked.address });
-            self.note_token(tenant, asked, details).await?;
+            self.note_refused(tenant, asked, because).await?;
             return Err(wrong());
         }
         attempt.was_good(&self.engine).await?;
-        let granted = match granted(&known, asked.permissions.as_deref()) {
+        let granted = match granted(&known, asked.permissions) {
             Ok(granted) => granted,
             Err(error) => {
-                let details =
-                    json!({ "decision": "refused", "because": error.message, "address": asked.address });
-                self.note_token(tenant, asked, details).await?;
+                self.note_refused(tenant, asked, &error.message).await?;
                 return Err(error);
             }
         };
@@ -111,22 +110,25 @@ impl AgentSide {
             expires_at: ends,
             address: asked.address.to_string(),
         };
-        let session = store::insert_session(&self.engine, tenant, asked.agent_name, &new).await?;
+        let mut tx = db::begin(&self.engine).await?;
+        let begun = store::insert_session(&mut tx, tenant, asked.agent_name, &known.hashes, &new).await?;
+        let Some(session) = begun else {
+            tx.rollback().await?;
+            self.note_refused(tenant, asked, "the credentials were replaced, or the agent switched off")
+                .await?;
+            return Err(wrong());
+        };
         let details = json!({ "decision": "allowed", "session": id, "permissions": new.permissions, "address": asked.address });
-        self.note_token(tenant, asked, details).await?;
+        note_begin(&mut tx, tenant, asked, details).await?;
+        tx.commit().await?;
         Ok(Begun { token, session, level: known.matrix.level(), life: self.settings.token_life })
     }
 
-    async fn note_token(
-        &self,
-        tenant: TenantId,
-        asked: &Asked<'_>,
-        details: serde_json::Value,
-    ) -> Result<()> {
+    async fn note_refused(&self, tenant: TenantId, asked: &Asked<'_>, because: &str) -> Result<()> {
         let mut connection = self.engine.acquire().await?;
-        let by = ByAgent { agent: asked.agent_name, request_id: Some(asked.request_id) };
-        let entry = Entry::new("agent_session.begin", asked.agent_name).with(details);
-        audit::record_of_agent(&mut connection, tenant, &by, entry).await
+        let because = beginning(because);
+        let details = json!({ "decision": "refused", "because": because, "address": asked.address });
+        note_begin(&mut connection, tenant, asked, details).await
     }
 
     /// The agent of a token.
@@ -192,12 +194,16 @@ impl AgentSide {
     /// # Errors
     /// 404; the database's.
     pub async fn end_session(&self, actor: &AgentActor, id: Uuid) -> Result<()> {
+        let target = id.to_string();
         let ended = async {
             self.may_see(actor, id).await?;
-            store::end_session(&self.engine, actor.tenant, &actor.agent, id).await
+            let mut tx = db::begin(&self.engine).await?;
+            store::end_session(&mut tx, actor.tenant, &actor.agent, id).await?;
+            note(&mut tx, actor, "agent_session.end", &target, allowed(actor)).await?;
+            Ok(tx.commit().await?)
         };
         let ended = ended.await;
-        self.decided(actor, "agent_session.end", &id.to_string(), ended).await
+        self.or_refused(actor, "agent_session.end", &target, ended).await
     }
 
     async fn may_see(&self, actor: &AgentActor, id: Uuid) -> Result<Session> {
@@ -210,10 +216,22 @@ impl AgentSide {
     }
 }
 
+async fn note_begin(
+    connection: &mut PgConnection,
+    tenant: TenantId,
+    asked: &Asked<'_>,
+    details: serde_json::Value,
+) -> Result<()> {
+    let by = ByAgent { agent: asked.agent_name, request_id: Some(asked.request_id) };
+    let entry = Entry::new("agent_session.begin", asked.agent_name).with(details);
+    audit::record_of_agent(connection, tenant, &by, entry).await
+}
+
 /// What a session gets: what is required always, what else it asks for.
-fn granted(known: &store::KnownAgent, asked: Option<&[Permission]>) -> Result<Granted> {
+fn granted(known: &store::KnownAgent, asked: Option<&[String]>) -> Result<Granted> {
     let all = known.matrix.granted();
-    let Some(asked) = asked else { return Ok(all) };
+    let Some(words) = asked else { return Ok(all) };
+    let asked = words.iter().map(|word| word.parse()).collect::<Result<Vec<Permission>>>()?;
     if let Some(denied) = asked.iter().find(|one| !all.contains(**one)) {
         return Err(Error::new(
             Code::Forbidden,

@@ -1,7 +1,7 @@
 //! SQL of agents' own requests, as the engine: before a user is known, and about sessions, which belong to none.
 
 use chrono::{DateTime, Utc};
-use sqlx::PgPool;
+use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
 use super::{Hashes, Session, SessionFilter};
@@ -61,15 +61,21 @@ pub(super) struct NewSession {
     pub(super) address: String,
 }
 
+/// Begins a session while the credentials still are these and the agent is on. Whoever changes that waits for it, and then ends
+/// it with the others.
 pub(super) async fn insert_session(
-    engine: &PgPool,
+    connection: &mut PgConnection,
     tenant: TenantId,
     agent: &str,
+    shown: &Hashes,
     new: &NewSession,
-) -> Result<Session> {
-    Ok(sqlx::query_as(
+) -> Result<Option<Session>> {
+    let begun: Vec<Session> = sqlx::query_as(
         "insert into agent_sessions (tenant_id, id, agent_name, session_token_hash, permissions, expires_at, ip_address)
-         values ($1, $2, $3, $4, $5, $6, $7)
+         select a.tenant_id, $2, a.name, $4, $5, $6, $7
+         from agents a join agent_credentials c on c.tenant_id = a.tenant_id and c.agent = a.name
+         where a.tenant_id = $1 and a.name = $3 and a.enabled and c.api_key_hash = $8 and c.client_secret_hash = $9
+         for share of a, c
          returning id, agent_name, permissions, created_at, expires_at, last_accessed, ip_address, is_active",
     )
     .bind(tenant)
@@ -79,8 +85,11 @@ pub(super) async fn insert_session(
     .bind(&new.permissions)
     .bind(new.expires_at)
     .bind(&new.address)
-    .fetch_one(engine)
-    .await?)
+    .bind(&shown.api_key)
+    .bind(&shown.client_secret)
+    .fetch_all(connection)
+    .await?;
+    Ok(begun.into_iter().next())
 }
 
 /// A session that is good now, and what its agent may do now.
@@ -174,7 +183,7 @@ pub(super) async fn session_of(
 }
 
 pub(super) async fn end_session(
-    engine: &PgPool,
+    connection: &mut PgConnection,
     tenant: TenantId,
     agent: &AgentName,
     id: Uuid,
@@ -185,27 +194,29 @@ pub(super) async fn end_session(
     .bind(tenant)
     .bind(agent)
     .bind(id)
-    .execute(engine)
+    .execute(connection)
     .await?;
     Ok(())
 }
 
-/// Whether the tenant's agents may know of a user: a member, or somebody who belongs to no tenant and acts in this one.
-pub(super) async fn knows(engine: &PgPool, tenant: TenantId, user: UserId) -> Result<bool> {
-    Ok(sqlx::query_scalar(
-        "select exists (select from memberships m where m.tenant_id = $1 and m.user_id = $2 and m.accepted_at is not null)
-             or (not exists (select from memberships m where m.user_id = $2)
-                 and exists (select from authentication_events e where e.tenant_id = $1 and e.user_id = $2))",
-    )
-    .bind(tenant)
-    .bind(user)
-    .fetch_one(engine)
-    .await?)
+/// Whether the tenant's agents may know of a user: one who belongs to it.
+pub(super) async fn knows(
+    engine: &PgPool,
+    tenant: TenantId,
+    user: UserId,
+    default_tenant: TenantId,
+) -> Result<bool> {
+    Ok(sqlx::query_scalar("select exists (select from users u where u.id = $2) and belongs($1, $2, $3)")
+        .bind(tenant)
+        .bind(user)
+        .bind(default_tenant)
+        .fetch_one(engine)
+        .await?)
 }
 
 /// When the agent acknowledged the event first; none when it was not told of it. It has it, whatever we believed.
 pub(super) async fn acknowledge(
-    engine: &PgPool,
+    connection: &mut PgConnection,
     tenant: TenantId,
     agent: &AgentName,
     event: Uuid,
@@ -219,7 +230,7 @@ pub(super) async fn acknowledge(
     .bind(tenant)
     .bind(event)
     .bind(agent)
-    .fetch_all(engine)
+    .fetch_all(connection)
     .await?;
     Ok(rows.into_iter().next().map(|(at,)| at))
 }
@@ -231,19 +242,29 @@ pub(super) async fn list(
     limit: i64,
 ) -> Result<Vec<Session>> {
     let tenant = tx.actor().tenant;
-    Ok(sqlx::query_as(
-        "select id, agent_name, permissions, created_at, expires_at, last_accessed, ip_address, is_active from agent_sessions
-         where tenant_id = $1 and ($2::text is null or agent_name = $2)
-           and (not $3 or (is_active and expires_at > now())) and ($4::uuid is null or id < $4)
-         order by id desc limit $5",
-    )
-    .bind(tenant)
-    .bind(filter.agent.as_ref().map(AgentName::as_str))
-    .bind(filter.live)
-    .bind(before)
-    .bind(limit)
-    .fetch_all(tx.connection())
-    .await?)
+    // A plan for each, because one that fits both reads all sessions for those few that are live.
+    let statement = match filter.live {
+        true => {
+            "with live as materialized (
+               select id, agent_name, permissions, created_at, expires_at, last_accessed, ip_address, is_active from agent_sessions
+               where tenant_id = $1 and is_active and expires_at > now() and ($2::text is null or agent_name = $2)
+             )
+             select * from live where $3::uuid is null or id < $3 order by id desc limit $4"
+        }
+        false => {
+            "select id, agent_name, permissions, created_at, expires_at, last_accessed, ip_address, is_active from agent_sessions
+             where tenant_id = $1 and ($2::text is null or agent_name = $2)
+               and id < coalesce($3, 'ffffffff-ffff-ffff-ffff-ffffffffffff'::uuid)
+             order by id desc limit $4"
+        }
+    };
+    Ok(sqlx::query_as(statement)
+        .bind(tenant)
+        .bind(filter.agent.as_ref().map(AgentName::as_str))
+        .bind(before)
+        .bind(limit)
+        .fetch_all(tx.connection())
+        .await?)
 }
 
 /// Whose session it is; none when there is none.

@@ -76,6 +76,7 @@ mod tests {
             token_key: key.into(),
             issuer: "https://a.example".to_owned(),
             token_life: std::time::Duration::from_secs(60),
+            default_tenant: crate::config::DEFAULT_TENANT,
         }
     }
 
