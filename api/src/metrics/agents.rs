@@ -8,6 +8,30 @@ use shared::agents::figures::{EXCHANGE_BOUNDS, EndedDeliveries};
 /// Names of agents that are told apart; tenants choose them.
 const MOST_AGENTS: usize = 500;
 
+const BREAKERS: &str = "# TYPE circuit_breaker_state gauge\n";
+
+/// Agents' breakers as they are now, among those of this process if it has any: a metric's lines have to stand together.
+pub(super) fn add_breakers(text: &mut String, breakers: &[(String, bool)]) {
+    if breakers.is_empty() {
+        return;
+    }
+    let lines = breakers.iter().fold(String::new(), |mut lines, (agent, is_open)| {
+        // Writing to a String cannot fail.
+        let _ = writeln!(lines, "circuit_breaker_state{{target=\"agent:{agent}\"}} {}", u8::from(*is_open));
+        lines
+    });
+    match text.find(BREAKERS) {
+        Some(at) => text.insert_str(at + BREAKERS.len(), &lines),
+        None => {
+            text.push_str(
+                "# HELP circuit_breaker_state 1 while a target is left alone after failures, by target.\n",
+            );
+            text.push_str(BREAKERS);
+            text.push_str(&lines);
+        }
+    }
+}
+
 /// Deliveries that ended since this process started.
 #[derive(Default)]
 pub(super) struct Deliveries {
@@ -81,5 +105,32 @@ impl Deliveries {
             writeln!(text, "agent_notification_duration_seconds_count{{agent=\"{name}\"}} {all}")?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn breakers_of_agents_stand_among_those_of_the_process() {
+        let breakers = [("news".to_owned(), false), ("risk".to_owned(), true)];
+        let lines = "circuit_breaker_state{target=\"agent:news\"} 0\ncircuit_breaker_state{target=\"agent:risk\"} 1\n";
+        let mut text = format!(
+            "# TYPE a gauge\na 1\n{BREAKERS}circuit_breaker_state{{target=\"docs\"}} 0\n# TYPE b gauge\n"
+        );
+        add_breakers(&mut text, &breakers);
+        assert!(
+            text.contains(&format!("a 1\n{BREAKERS}{lines}circuit_breaker_state{{target=\"docs\"}} 0\n")),
+            "{text}"
+        );
+        let mut alone = "a 1\n".to_owned();
+        add_breakers(&mut alone, &breakers);
+        assert!(
+            alone.starts_with("a 1\n# HELP circuit_breaker_state ")
+                && alone.ends_with(&format!("{BREAKERS}{lines}"))
+        );
+        add_breakers(&mut text, &[]);
+        assert_eq!(text.matches(BREAKERS).count(), 1);
     }
 }

@@ -40,6 +40,13 @@ pub(crate) struct Metrics {
     deliveries: Mutex<agents::Deliveries>,
 }
 
+/// What belongs to the whole deployment.
+struct OfAll {
+    /// Agents and whether each is left alone.
+    breakers: Vec<(String, bool)>,
+    text: String,
+}
+
 /// Turns that ended since this process started, over all processes.
 #[derive(Default)]
 struct Turns {
@@ -61,7 +68,10 @@ impl Metrics {
         let of_all = tokio::time::timeout(PATIENCE, self.of_all(&app.engine)).await;
         let mut text = self.recorder.text(&[("app", app.tenants.app()), ("engine", &app.engine)]);
         match of_all {
-            Ok(Ok(figures)) => text.push_str(&figures),
+            Ok(Ok(figures)) => {
+                agents::add_breakers(&mut text, &figures.breakers);
+                text.push_str(&figures.text);
+            }
             Ok(Err(error)) => {
                 tracing::warn!(
                     error = &error as &dyn std::error::Error,
@@ -73,13 +83,10 @@ impl Metrics {
         text
     }
 
-    async fn of_all(&self, engine: &PgPool) -> Result<String> {
+    async fn of_all(&self, engine: &PgPool) -> Result<OfAll> {
         let now = figures::now(engine).await?;
         let levels = queues::levels(engine).await?;
-        for (agent, is_open) in agent_figures::breakers(engine).await? {
-            let state = if is_open { 1.0 } else { 0.0 };
-            metrics::gauge!("circuit_breaker_state", "target" => format!("agent:{agent}")).set(state);
-        }
+        let breakers = agent_figures::breakers(engine).await?;
         let mut deliveries = self.deliveries.lock().await;
         let sessions = figures::active_sessions(engine).await?;
         let lag = changes::lag_seconds(engine).await?;
@@ -105,7 +112,7 @@ impl Metrics {
             .and_then(|()| feed_lines(&mut text, lag))
             .and_then(|()| turns.lines(&mut text))
             .and_then(|()| deliveries.lines(&mut text));
-        Ok(text)
+        Ok(OfAll { breakers, text })
     }
 }
 

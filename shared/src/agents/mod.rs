@@ -47,6 +47,8 @@ use crate::{
 pub const OVERLAP_HOURS: i64 = 24;
 const LONGEST_ENDPOINT: usize = 2048;
 const MOST_CAPABILITIES: usize = 32;
+/// Agents of one tenant, beside those of the environment.
+const MOST_AGENTS: i64 = 50;
 
 /// The name of an agent within its tenant: lower-case letters, digits and `_`, beginning with a letter.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, sqlx::Type)]
@@ -167,7 +169,7 @@ pub struct NewAgent {
 /// Registers an agent.
 ///
 /// # Errors
-/// 409 for a name that is taken, 422 for what is not acceptable; the database's.
+/// 409 for a name that is taken, and when the tenant has [`MOST_AGENTS`]; 422 for what is not acceptable; the database's.
 pub async fn create(
     tx: &mut TenantTx,
     admin: &AdminActor,
@@ -190,6 +192,11 @@ pub async fn create(
         condition: change.condition.clone(),
         enabled: Some(change.enabled.unwrap_or(true)),
     };
+    if store::count(tx).await? >= MOST_AGENTS {
+        return Err(Error::conflict(format!(
+            "a tenant has at most {MOST_AGENTS} agents; remove one that is not needed"
+        )));
+    }
     if !store::insert(tx, name, &new).await? {
         return Err(Error::conflict("the tenant has an agent of this name"));
     }

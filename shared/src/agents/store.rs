@@ -85,6 +85,19 @@ pub(super) fn permissions_of(required: &[String], optional: &[String], forbidden
     Permissions { required: set(required), optional: set(optional), forbidden: set(forbidden) }
 }
 
+/// How many agents the tenant has, beside those of the environment. Whoever counts is alone with that until its transaction ends.
+pub(super) async fn count(tx: &mut TenantTx) -> Result<i64> {
+    let tenant = tx.actor().tenant;
+    sqlx::query("select pg_advisory_xact_lock(hashtextextended('agents:' || $1::text, 0))")
+        .bind(tenant)
+        .execute(tx.connection())
+        .await?;
+    Ok(sqlx::query_scalar("select count(*) from agents where tenant_id = $1 and not configured")
+        .bind(tenant)
+        .fetch_one(tx.connection())
+        .await?)
+}
+
 /// False when the name is taken.
 pub(super) async fn insert(tx: &mut TenantTx, name: &AgentName, new: &Write<'_>) -> Result<bool> {
     let tenant = tx.actor().tenant;

@@ -106,11 +106,12 @@ async fn run(task: &str, upkeep: &Upkeep) -> Result<(), Error> {
     let engine = &upkeep.engine;
     match task {
         "agents" => {
-            agents::health::check_all(engine, &upkeep.outbound).await?;
+            // First: asking many agents that do not answer takes all the time that there is.
             let dead = upkeep.deliveries.give_up_old().await?;
             if dead > 0 {
                 tracing::warn!(dead, "deliveries were given up after a day");
             }
+            agents::health::check_all(engine, &upkeep.outbound).await?;
         }
         "connections" => {
             let written = refresh::write_tickets(engine).await?;

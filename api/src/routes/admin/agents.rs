@@ -239,7 +239,7 @@ pub(crate) async fn list_agents(
     request_body = AgentBody,
     responses(
         (status = 201, description = "The agent, with its secrets", body = NewAgentView),
-        (status = 409, description = "The name is taken", body = ErrorBody),
+        (status = 409, description = "The name is taken, or the tenant has 50 agents", body = ErrorBody),
     )
 )]
 pub(crate) async fn post_agent(

@@ -40,7 +40,7 @@ pub async fn ended(
     store::ended(engine, after, until).await
 }
 
-/// Agents that have failed, and whether each is left alone now.
+/// Agents that are told and have failed, and whether each is left alone, or is still to show that it is well again.
 ///
 /// # Errors
 /// The database's.

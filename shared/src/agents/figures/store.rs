@@ -30,9 +30,10 @@ pub(super) async fn ended(
 
 pub(super) async fn breakers(engine: &PgPool) -> Result<Vec<(String, bool)>> {
     Ok(sqlx::query_as(
-        "select agent, bool_or(coalesce(open_until > clock_timestamp(), false)) and flag_is_on('CIRCUIT_BREAKER_ENABLED', agent)
-         from agent_breakers
-         group by agent order by agent limit 500",
+        "select b.agent, bool_or(b.open_until is not null) and flag_is_on('CIRCUIT_BREAKER_ENABLED', b.agent)
+         from agent_breakers b join agents a on a.tenant_id = b.tenant_id and a.name = b.agent and a.enabled
+         join tenants t on t.id = a.tenant_id and t.state = 'active'
+         group by b.agent order by b.agent limit 500",
     )
     .fetch_all(engine)
     .await?)

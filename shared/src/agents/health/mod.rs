@@ -12,7 +12,6 @@ use super::AgentName;
 use crate::{
     db::TenantTx,
     error::Result,
-    ids::TenantId,
     outbound::{Outbound, Outgoing},
 };
 
@@ -36,7 +35,8 @@ pub struct Check {
     pub error: Option<String>,
 }
 
-/// Asks every enabled agent of every tenant, and keeps what they said; answers how many were asked.
+/// Asks every enabled agent of every tenant that is active, and keeps what they said as they say it; answers how many were asked.
+/// When it is cut short, those that were not asked are the next time's first.
 ///
 /// # Errors
 /// The database's.
@@ -46,9 +46,13 @@ pub async fn check_all(engine: &PgPool, outbound: &Outbound) -> Result<usize> {
         let check = check(outbound, &endpoint).await;
         (tenant, agent, check)
     });
-    let checks: Vec<(TenantId, AgentName, Check)> = checks.buffer_unordered(AT_ONCE).collect().await;
-    store::keep(engine, &checks).await?;
-    Ok(checks.len())
+    let mut checks = std::pin::pin!(checks.buffer_unordered(AT_ONCE).chunks(AT_ONCE));
+    let mut asked = 0;
+    while let Some(some) = checks.next().await {
+        store::keep(engine, &some).await?;
+        asked += some.len();
+    }
+    Ok(asked)
 }
 
 async fn check(outbound: &Outbound, endpoint: &str) -> Check {
@@ -79,4 +83,39 @@ async fn check(outbound: &Outbound, endpoint: &str) -> Check {
 /// The database's.
 pub async fn history(tx: &mut TenantTx, agent: &AgentName, most: i64) -> Result<Vec<Check>> {
     store::history(tx, agent, most).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::TestDb;
+
+    #[tokio::test]
+    async fn agents_of_active_tenants_are_asked_first_those_that_waited_longest() {
+        let db = TestDb::new().await;
+        let admin = db.admin();
+        sqlx::raw_sql(
+            "insert into tenants (id, name, state) values ('0198c0de-0000-7000-8000-0000000000aa', 'on', 'active'),
+                                                          ('0198c0de-0000-7000-8000-0000000000bb', 'off', 'suspended');
+             insert into agents (tenant_id, name, endpoint, enabled)
+             select t.id, 'agent_' || n, 'https://127.0.0.1:9', n <= 40 from tenants t, generate_series(1, 41) n;
+             insert into agent_health (tenant_id, agent, healthy, duration_ms, at)
+             select tenant_id, name, true, 1, now() - interval '25 hours' * (name = 'agent_7')::int
+             from agents where name <> 'agent_9'",
+        )
+        .execute(&admin)
+        .await
+        .unwrap();
+        let first: Vec<_> = store::enabled(&db.engine).await.unwrap().into_iter().take(2).collect();
+        assert_eq!(
+            first.iter().map(|(_, name, _)| name.as_str()).collect::<Vec<_>>(),
+            ["agent_9", "agent_7"]
+        );
+        // More than one chunk; nothing inside is reached.
+        assert_eq!(check_all(&db.engine, &Outbound::new(&[])).await.unwrap(), 40);
+        let count =
+            async |query: &'static str| -> i64 { sqlx::query_scalar(query).fetch_one(&admin).await.unwrap() };
+        assert_eq!(count("select count(*) from agent_health where not healthy").await, 40);
+        assert_eq!(count("select count(*) from agent_health where at < now() - interval '1 day'").await, 0);
+    }
 }

@@ -5,10 +5,15 @@ use sqlx::PgPool;
 use super::Check;
 use crate::{agents::AgentName, db::TenantTx, error::Result, ids::TenantId};
 
+/// Those that are to be asked, first those that were asked longest ago.
 pub(super) async fn enabled(engine: &PgPool) -> Result<Vec<(TenantId, AgentName, String)>> {
     Ok(sqlx::query_as(
-        "select tenant_id, name, endpoint from agents
-         where enabled and flag_is_on('AGENT_PERFORMANCE_MONITORING', name) order by tenant_id, name",
+        "select a.tenant_id, a.name, a.endpoint
+         from agents a join tenants t on t.id = a.tenant_id and t.state = 'active'
+         left join lateral (select h.at from agent_health h where h.tenant_id = a.tenant_id and h.agent = a.name
+                            order by h.id desc limit 1) h on true
+         where a.enabled and flag_is_on('AGENT_PERFORMANCE_MONITORING', a.name)
+         order by h.at nulls first, a.tenant_id, a.name",
     )
     .fetch_all(engine)
     .await?)

@@ -52,7 +52,7 @@ pub struct Levels {
     /// Are not due yet.
     pub delayed: i64,
     pub running: i64,
-    /// Wait for a person.
+    /// Wait for a person: for an approval, or for an admin who switches an agent on again.
     pub parked: i64,
 }
 

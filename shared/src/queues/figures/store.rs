@@ -161,10 +161,15 @@ pub(super) async fn measure(engine: &PgPool) -> Result<Option<DateTime<Utc>>> {
            union all
            select tenant_id, 'chat-turns', 'parked', created_at from turns where state = 'awaiting_approval'
            union all
-           select tenant_id, 'agent-deliveries',
-                  case when leased_until > clock_timestamp() then 'running' when due_at > clock_timestamp() then 'delayed' else 'due' end,
-                  created_at
-           from agent_notification_events where status in ('pending', 'retry')
+           select d.tenant_id, 'agent-deliveries',
+                  case when d.leased_until > clock_timestamp() then 'running'
+                       when a.enabled is not true or t.state is distinct from 'active' then 'parked'
+                       when d.due_at > clock_timestamp() then 'delayed' else 'due' end,
+                  d.created_at
+           from agent_notification_events d
+           left join agents a on a.tenant_id = d.tenant_id and a.name = d.target_agent
+           left join tenants t on t.id = d.tenant_id
+           where d.status in ('pending', 'retry')
            union all
            select tenant_id, 'embeddings', case when due_at > clock_timestamp() then 'delayed' else 'due' end, due_at
            from embedding_outbox

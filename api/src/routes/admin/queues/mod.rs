@@ -109,7 +109,7 @@ pub(crate) struct QueueView {
     /// Jobs that are not due yet.
     delayed: i64,
     running: i64,
-    /// Jobs that wait for a person's decision.
+    /// Jobs that wait for a person: turns for a decision, deliveries for an agent that is switched off.
     awaiting_approval: i64,
     /// What ended within the last 30 days.
     ended: EndedView,
