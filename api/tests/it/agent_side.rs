@@ -454,6 +454,67 @@ async fn what_is_another_tenants_or_another_agents_is_unknown() {
 }
 
 #[tokio::test]
+async fn an_agents_token_reads_its_tenants_users_and_nobody_elses() {
+    let app = TestApp::start().await;
+    // Ann and two others belong to no tenant, which makes them the default one's; one person belongs to both.
+    let person = json!({"email": "ann@example.com", "password": "a long enough password"});
+    for verb in ["register", "login"] {
+        app.send(app.request(Method::POST, &format!("/api/v1/auth/{verb}")).json(&person)).await;
+    }
+    app.execute(
+        "insert into users (id, email) select gen_random_uuid(), name || '@example.com' from unnest(array['both', 'none', 'nil']) name;
+         insert into memberships (tenant_id, user_id, role, accepted_at)
+           select m.tenant_id, u.id, 'member', now() from users u cross join (select distinct tenant_id from memberships) m
+           where u.email = 'both@example.com';
+         insert into user_contexts (tenant_id, user_id, version, context_data)
+           select t.tenant_id, u.id, 2, '{\"preferences\": {\"timezone\": \"Europe/Berlin\"}, \"portfolio_settings\": {\"available_cash\": \"4200\"}}'
+           from users u cross join (select distinct tenant_id from memberships) t",
+    )
+    .await;
+    let everybody: Vec<(uuid::Uuid, String)> =
+        sqlx::query_as("select id, email from users").fetch_all(&app.db.admin()).await.unwrap();
+    assert_eq!(everybody.len(), 7, "{everybody:?}");
+    let before = contexts(&app).await;
+    for (key, ours) in [
+        (
+            ADMIN,
+            vec![
+                "admin@example.com",
+                "member@example.com",
+                "ann@example.com",
+                "none@example.com",
+                "nil@example.com",
+                "both@example.com",
+            ],
+        ),
+        (FOREIGNER, vec!["admin@elsewhere.example", "both@example.com"]),
+    ] {
+        let agent = app.register_agent(key, "risk_management", risk()).await;
+        let token = app.agent_token(&agent).await;
+        for (user, email) in &everybody {
+            let place = context_of(&user.to_string());
+            let answered = app.as_agent(&token, Method::GET, &place).await;
+            assert!(!answered.text.contains("4200"), "a part that it may not see: {answered:?}");
+            if ours.contains(&email.as_str()) {
+                assert_eq!(answered.status, StatusCode::OK, "{email}: {answered:?}");
+                assert_eq!(answered.json()["preferences"]["timezone"], "Europe/Berlin");
+                continue;
+            }
+            answered.is_error(404, "APP-404-NOT-FOUND");
+            let change = json!({"risk_profile": {"risk_tolerance": "high"}});
+            app.agent_patch(&token, &user.to_string(), &change).await.is_error(404, "APP-404-NOT-FOUND");
+        }
+    }
+    assert_eq!(contexts(&app).await, before, "nothing changed");
+}
+
+/// Every context that there is, as text.
+async fn contexts(app: &TestApp) -> Vec<String> {
+    let all = sqlx::query_scalar("select to_jsonb(c)::text from user_contexts c order by tenant_id, user_id");
+    all.fetch_all(&app.db.admin()).await.unwrap()
+}
+
+#[tokio::test]
 async fn an_agent_has_a_budget_whatever_number_of_sessions_it_has() {
     let app = TestApp::start_with(|config| {
         config.rate_limits = RateLimits { agent_per_minute: 4, ..config.rate_limits };

@@ -125,7 +125,7 @@ impl EventType {
 #[derive(Debug, Clone)]
 pub struct Agent {
     pub name: AgentName,
-    /// Deliveries go to `{endpoint}/context/update`, health checks to `{endpoint}/health`.
+    /// Deliveries go to `{endpoint}/context/update`, several to `/batch` below it, health checks to `{endpoint}/health`.
     pub endpoint: Url,
     pub capabilities: Vec<String>,
     pub event_types: Vec<EventType>,
@@ -134,6 +134,8 @@ pub struct Agent {
     pub permissions: Permissions,
     /// Whose events it is told of; none is everybody's.
     pub condition: Option<Condition>,
+    /// Several deliveries go to it in one request.
+    pub accepts_batches: bool,
     pub enabled: bool,
     /// Why deliveries stopped by themselves.
     pub disabled_because: Option<String>,
@@ -153,6 +155,7 @@ pub struct AgentChange {
     pub permissions: Option<Permissions>,
     /// Some of none takes the condition away.
     pub condition: Option<Option<Condition>>,
+    pub accepts_batches: Option<bool>,
     pub enabled: Option<bool>,
 }
 
@@ -190,6 +193,7 @@ pub async fn create(
         permission_level: Some(change.permission_level.unwrap_or(Level::ReadOnly).as_str()),
         permissions: Some(change.permissions.clone().unwrap_or_default()),
         condition: change.condition.clone(),
+        accepts_batches: Some(change.accepts_batches.unwrap_or_default()),
         enabled: Some(change.enabled.unwrap_or(true)),
     };
     if store::count(tx).await? >= MOST_AGENTS {
@@ -251,6 +255,7 @@ pub async fn update(
         permission_level: change.permission_level.map(Level::as_str),
         permissions: change.permissions.clone(),
         condition: change.condition.clone(),
+        accepts_batches: change.accepts_batches,
         enabled: change.enabled,
     };
     store::update(tx, name, &write).await?;
@@ -266,6 +271,7 @@ pub async fn update(
         "permissionLevel": change.permission_level.map(Level::as_str),
         "permissions": change.permissions.as_ref().map(permission_words),
         "condition": change.condition,
+        "acceptsBatches": change.accepts_batches,
     }));
     audit::record(tx, admin, entry).await?;
     get(tx, admin, name).await
@@ -388,6 +394,7 @@ impl TryFrom<store::AgentRow> for Agent {
             permission_level: row.matrix.level(),
             permissions: row.matrix.permissions(),
             condition: row.condition.map(serde_json::from_value).transpose()?,
+            accepts_batches: row.accepts_batches,
             enabled: row.enabled,
             disabled_because: row.disabled_because,
             configured: row.configured,

@@ -46,6 +46,7 @@ pub(super) struct AgentRow {
     #[sqlx(flatten)]
     pub(super) matrix: MatrixRow,
     pub(super) condition: Option<Value>,
+    pub(super) accepts_batches: bool,
     pub(super) enabled: bool,
     pub(super) disabled_because: Option<String>,
     pub(super) configured: bool,
@@ -61,6 +62,7 @@ pub(super) struct Write<'a> {
     pub(super) permission_level: Option<&'static str>,
     pub(super) permissions: Option<Permissions>,
     pub(super) condition: Option<Option<Condition>>,
+    pub(super) accepts_batches: Option<bool>,
     pub(super) enabled: Option<bool>,
 }
 
@@ -104,8 +106,9 @@ pub(super) async fn insert(tx: &mut TenantTx, name: &AgentName, new: &Write<'_>)
     let [required, optional, forbidden] = new.permission_words();
     let done = sqlx::query(
         "insert into agents (tenant_id, name, endpoint, capabilities, event_types, enabled, permission_level,
-                             permissions_required, permissions_optional, permissions_forbidden, condition)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) on conflict do nothing",
+                             permissions_required, permissions_optional, permissions_forbidden, condition,
+                             accepts_batches)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) on conflict do nothing",
     )
     .bind(tenant)
     .bind(name)
@@ -118,6 +121,7 @@ pub(super) async fn insert(tx: &mut TenantTx, name: &AgentName, new: &Write<'_>)
     .bind(optional)
     .bind(forbidden)
     .bind(new.condition_value()?)
+    .bind(new.accepts_batches)
     .execute(tx.connection())
     .await?;
     Ok(done.rows_affected() > 0)
@@ -127,7 +131,8 @@ pub(super) async fn list(tx: &mut TenantTx, capability: Option<&str>) -> Result<
     let tenant = tx.actor().tenant;
     Ok(sqlx::query_as(
         "select name, endpoint, capabilities, event_types, permission_level, permissions_required, permissions_optional,
-                permissions_forbidden, condition, enabled, disabled_because, configured, created_at, updated_at
+                permissions_forbidden, condition, accepts_batches, enabled, disabled_because, configured, created_at,
+                updated_at
          from agents where tenant_id = $1 and ($2::text is null or $2 = any (capabilities)) order by name",
     )
     .bind(tenant)
@@ -140,7 +145,8 @@ pub(super) async fn one(tx: &mut TenantTx, name: &AgentName) -> Result<Option<Ag
     let tenant = tx.actor().tenant;
     Ok(sqlx::query_as(
         "select name, endpoint, capabilities, event_types, permission_level, permissions_required, permissions_optional,
-                permissions_forbidden, condition, enabled, disabled_because, configured, created_at, updated_at
+                permissions_forbidden, condition, accepts_batches, enabled, disabled_because, configured, created_at,
+                updated_at
          from agents where tenant_id = $1 and name = $2",
     )
     .bind(tenant)
@@ -160,7 +166,8 @@ pub(super) async fn update(tx: &mut TenantTx, name: &AgentName, change: &Write<'
                 permissions_required = coalesce($8, permissions_required),
                 permissions_optional = coalesce($9, permissions_optional),
                 permissions_forbidden = coalesce($10, permissions_forbidden),
-                condition = case when $11 then $12 else condition end, updated_at = now()
+                condition = case when $11 then $12 else condition end,
+                accepts_batches = coalesce($13, accepts_batches), updated_at = now()
          where tenant_id = $1 and name = $2",
     )
     .bind(tenant)
@@ -175,6 +182,7 @@ pub(super) async fn update(tx: &mut TenantTx, name: &AgentName, change: &Write<'
     .bind(forbidden)
     .bind(change.condition.is_some())
     .bind(change.condition_value()?)
+    .bind(change.accepts_batches)
     .execute(tx.connection())
     .await?;
     Ok(())

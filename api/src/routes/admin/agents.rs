@@ -64,7 +64,7 @@ impl From<EventTypeView> for EventType {
 pub(crate) struct AgentView {
     #[schema(example = "risk_management")]
     name: String,
-    /// Deliveries go to /context/update below it, health checks to /health.
+    /// Deliveries go to /context/update below it, several at once to /context/update/batch, health checks to /health.
     #[schema(example = "https://agents.example.com/risk")]
     endpoint: String,
     capabilities: Vec<String>,
@@ -74,6 +74,8 @@ pub(crate) struct AgentView {
     /// Null: everybody's events.
     #[schema(required = true)]
     condition: Option<ConditionView>,
+    /// Several deliveries that are due go in one request.
+    accepts_batches: bool,
     enabled: bool,
     /// Why deliveries stopped by themselves; enabling it again forgets that.
     #[schema(required = true)]
@@ -94,6 +96,7 @@ impl From<Agent> for AgentView {
             permission_level: agent.permission_level.into(),
             permissions: agent.permissions.into(),
             condition: agent.condition.map(ConditionView::from),
+            accepts_batches: agent.accepts_batches,
             enabled: agent.enabled,
             disabled_because: agent.disabled_because,
             configured: agent.configured,
@@ -126,6 +129,8 @@ pub(crate) struct AgentBody {
     /// None of them, when left out: the agent learns who the user is and no more.
     permissions: Option<PermissionsView>,
     condition: Option<ConditionView>,
+    /// False, when left out: it is told of one event at a time.
+    accepts_batches: Option<bool>,
     enabled: Option<bool>,
 }
 
@@ -143,6 +148,7 @@ pub(crate) struct AgentPatch {
     #[serde(default, deserialize_with = "given")]
     #[schema(value_type = Option<ConditionView>)]
     condition: Option<Option<ConditionView>>,
+    accepts_batches: Option<bool>,
     enabled: Option<bool>,
 }
 
@@ -255,6 +261,7 @@ pub(crate) async fn post_agent(
         permission_level: body.permission_level.map(Level::from),
         permissions: body.permissions.as_ref().map(PermissionsView::read).transpose()?,
         condition: body.condition.map(|condition| Some(condition.into())),
+        accepts_batches: body.accepts_batches,
         enabled: body.enabled,
     };
     let mut tx = app.tenants.begin(admin.actor()).await?;
@@ -311,6 +318,7 @@ pub(crate) async fn patch_agent(
         permission_level: body.permission_level.map(Level::from),
         permissions: body.permissions.as_ref().map(PermissionsView::read).transpose()?,
         condition: body.condition.map(|condition| condition.map(Condition::from)),
+        accepts_batches: body.accepts_batches,
         enabled: body.enabled,
     };
     let mut tx = app.tenants.begin(admin.actor()).await?;

@@ -1,4 +1,5 @@
-//! Agents that are told of sign-ins: what that costs a sign-in, how soon they know, and how many deliveries a second there are.
+//! Agents that are told of sign-ins and changes: what that costs a sign-in, how soon they know, and how many deliveries a second
+//! there are, one by one and together.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -18,6 +19,8 @@ use crate::fakes::agent::{FakeAgent, Manner, Received};
 /// Three that are well, one that refuses, one that never answers.
 const MANNERS: [Manner; 5] = [Manner::Well, Manner::Well, Manner::Well, Manner::Status(500), Manner::Silent];
 const WELL: usize = 3;
+/// Of those that are well, these may see preferences.
+const SEEING: usize = 2;
 /// Logins between two changes of what is measured.
 const ROUND: usize = 25;
 
@@ -35,14 +38,15 @@ pub(super) async fn measure(plan: &Plan, stack: &mut Stack) -> Result<Table> {
     let mut agents = Vec::new();
     for (number, manner) in MANNERS.into_iter().enumerate() {
         let agent = FakeAgent::start(manner).await?;
-        admin.register(&format!("agent_{number}"), &agent).await?;
+        let sees: &[&str] = if number < SEEING { &["read:preferences"] } else { &[] };
+        admin.register(&format!("agent_{number}"), &agent, sees).await?;
         agents.push(agent);
     }
 
     let (mut alone, mut told) = (Vec::new(), Vec::new());
     for _ in 0..plan.pick(4, 12) {
         for (is_on, times) in [(false, &mut alone), (true, &mut told)] {
-            admin.switch(is_on).await?;
+            admin.change(&json!({"enabled": is_on})).await?;
             for _ in 0..ROUND {
                 let begun = Instant::now();
                 api.post("login", &account).await?.bytes().await?;
@@ -66,17 +70,25 @@ pub(super) async fn measure(plan: &Plan, stack: &mut Stack) -> Result<Table> {
     let soon = sooner(plan, &api, &agents).await?;
     add("from the login's answer to the agents that are well", &soon);
 
+    let changed = changes(plan, &api, &admin, &agents).await?;
+    add("from a changed preference's request to the agents that may see it", &changed);
+
     for agent in &agents {
         agent.set(Manner::Well);
     }
-    let (count, rate) = backlog(plan, stack, &api, &admin, &agents).await?;
+    // Open breakers close with the first success.
+    admin.change(&json!({"enabled": true})).await?;
+    let (count, rate) = backlog(plan, stack, &api, &agents, "late").await?;
+    admin.change(&json!({"acceptsBatches": true})).await?;
+    let (_, together) = backlog(plan, stack, &api, &agents, "later").await?;
     table.note(format!(
-        "The 95th percentile of a login is {} ms longer with agents (aim: 5 at most). A backlog of {count} deliveries to five agents went out at {} a second.",
+        "The 95th percentile of a login is {} ms longer with agents (aim: 5 at most). A backlog of {count} deliveries to five agents went out at {} a second, and at {} a second when the agents accept batches.",
         figure(told.percentile(95.0) - alone.percentile(95.0)),
-        figure(rate)
+        figure(rate),
+        figure(together)
     ));
     table.note("One agent answers 500, one never; their breakers open as they would. Agents, callers and workers share the machine.");
-    table.note("Aims: agents told within 1 s.");
+    table.note("Aims: agents told within 1 s. A change is told to nobody who may not see it, or the measurement ends.");
     Ok(table)
 }
 
@@ -86,18 +98,18 @@ struct Admin {
 }
 
 impl Admin {
-    async fn register(&self, name: &str, agent: &FakeAgent) -> Result<()> {
-        let body = json!({"name": name, "endpoint": agent.endpoint});
+    async fn register(&self, name: &str, agent: &FakeAgent, sees: &[&str]) -> Result<()> {
+        let body = json!({"name": name, "endpoint": agent.endpoint, "permissions": {"required": sees}});
         let url = format!("{}/admin/agents", self.base);
         self.http.post(url).header("X-API-Key", KEY).json(&body).send().await?.error_for_status()?;
         Ok(())
     }
 
-    async fn switch(&self, is_on: bool) -> Result<()> {
+    /// Changes all agents.
+    async fn change(&self, body: &Value) -> Result<()> {
         for number in 0..MANNERS.len() {
             let url = format!("{}/admin/agents/agent_{number}", self.base);
-            let body = json!({"enabled": is_on});
-            self.http.patch(url).header("X-API-Key", KEY).json(&body).send().await?.error_for_status()?;
+            self.http.patch(url).header("X-API-Key", KEY).json(body).send().await?.error_for_status()?;
         }
         Ok(())
     }
@@ -134,20 +146,60 @@ async fn sooner(plan: &Plan, api: &Api, agents: &[FakeAgent]) -> Result<Samples>
     Ok(Samples::of_times(times))
 }
 
+/// How soon the agents that may see a preference know that it changed; the others never do.
+async fn changes(plan: &Plan, api: &Api, admin: &Admin, agents: &[FakeAgent]) -> Result<Samples> {
+    let account = api.account("changes@bench.example").await?;
+    let signed_in: Value = api.post("login", &account).await?.json().await?;
+    let token = signed_in["access_token"].as_str().context("a token")?;
+    let user = signed_in["user"]["id"].as_str().context("who signed in")?;
+    let mut times = Vec::new();
+    for number in 0..plan.pick(20, 100) {
+        let style = ["conservative", "moderate", "aggressive"][number % 3];
+        let change = json!({"preferences": {"trading_style": style}});
+        let request = admin.http.patch(format!("{}/api/v1/me/context", admin.base)).bearer_auth(token);
+        let at = Instant::now();
+        let changed: Value = request.json(&change).send().await?.error_for_status()?.json().await?;
+        let version = changed["version"].as_i64().context("a version")?;
+        for agent in agents.iter().take(SEEING) {
+            times.push(told_of(agent, user, version).await?.saturating_duration_since(at));
+        }
+    }
+    for agent in &agents[SEEING..] {
+        let knows = agent.received().iter().any(|told| told.json()["event_type"] == "context_updated");
+        ensure!(!knows, "an agent was told of a change that it may not see");
+    }
+    Ok(Samples::of_times(times))
+}
+
+/// When the agent was told of this version of the user's context.
+async fn told_of(agent: &FakeAgent, user: &str, version: i64) -> Result<Instant> {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    let mut seen = 0;
+    loop {
+        let received = agent.received();
+        let told =
+            received[seen..].iter().find(|told| told.json()["version"] == version && user_of(told) == user);
+        if let Some(told) = told {
+            return Ok(told.at);
+        }
+        seen = received.len();
+        ensure!(Instant::now() < deadline, "an agent was not told of version {version}");
+        agent.until(seen + 1, Duration::from_secs(10)).await?;
+    }
+}
+
 /// Deliveries that waited for workers: how many, and how many a second go out.
 async fn backlog(
     plan: &Plan,
     stack: &mut Stack,
     api: &Api,
-    admin: &Admin,
     agents: &[FakeAgent],
+    name: &str,
 ) -> Result<(usize, f64)> {
-    // Open breakers close with the first success.
-    admin.switch(true).await?;
     stack.stop_workers().await?;
     let people = plan.pick(60, 300);
     for number in 0..people {
-        let account = api.account(&format!("late-{number}@bench.example")).await?;
+        let account = api.account(&format!("{name}-{number}@bench.example")).await?;
         api.post("login", &account).await?.bytes().await?;
     }
     let before: Vec<usize> = agents.iter().map(|agent| agent.received().len()).collect();

@@ -1,17 +1,13 @@
 //! Agents are told of sign-ins [A2], [A3]: reliably, in order, and without anybody waiting for them.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+use std::{collections::BTreeSet, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use harness::{
     client::{Answer, Client},
     fakes::agent::{FakeAgent, Manner, Received},
-    proxy::Mode,
-    stack::{Builder, Stack, Through},
+    stack::{Builder, Stack},
 };
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
@@ -23,9 +19,9 @@ use shared::{
     ids::UserId,
 };
 
-use crate::run::{SOON, ensure_eq, here, processes, run};
+use crate::run::{SOON, ensure_eq, here, run};
 
-const TOKEN_KEY: &str = "what-tokens-for-agents-are-signed-with-here";
+pub(crate) const TOKEN_KEY: &str = "what-tokens-for-agents-are-signed-with-here";
 const PASSWORD: &str = "a long enough password";
 
 pub(crate) fn told(builder: Builder) -> Builder {
@@ -37,6 +33,46 @@ pub(crate) fn told(builder: Builder) -> Builder {
         .env("MCP_CIRCUIT_BREAKER_RECOVERY_TIMEOUT", "0.5")
         .env("PASSWORD_HASH_MEMORY_KIB", "64")
         .env("PASSWORD_HASH_PASSES", "1")
+}
+
+/// How an agent wants its deliveries. What is promised of them is promised of both.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    OneByOne,
+    Together,
+}
+
+impl Kind {
+    /// What an agent is registered with.
+    pub(crate) fn registered(self) -> Value {
+        json!({"acceptsBatches": self == Self::Together})
+    }
+}
+
+/// Runs the test on a stack for each kind of agents.
+pub(crate) async fn run_both(
+    builder: impl Fn() -> Builder,
+    test: impl AsyncFn(&mut Stack, Kind) -> Result<()>,
+) -> Result<()> {
+    for kind in [Kind::OneByOne, Kind::Together] {
+        let tried = run(builder(), async |stack| test(stack, kind).await).await;
+        tried.with_context(|| format!("deliveries that go {kind:?}"))?;
+    }
+    Ok(())
+}
+
+/// Has deliveries to the agent wait, until it is let go.
+pub(crate) async fn hold(admin: &Client, agent: &str) -> Result<()> {
+    let held = admin.post(&format!("/admin/agents/{agent}/breaker/open"), &json!({})).await?;
+    ensure!(held.status == 200, "{} {}", held.status, held.body);
+    Ok(())
+}
+
+/// Has all that waits for the agent delivered.
+pub(crate) async fn let_go(admin: &Client, agent: &str) -> Result<()> {
+    let free = admin.post(&format!("/admin/agents/{agent}/breaker/reset"), &json!({})).await?;
+    ensure!(free.status == 200, "{} {}", free.status, free.body);
+    Ok(())
 }
 
 /// An admin of the first tenant, which is the default one.
@@ -105,7 +141,7 @@ pub(crate) async fn deliveries(
     deliveries_within(SOON, admin, query, wanted).await
 }
 
-async fn deliveries_within(
+pub(crate) async fn deliveries_within(
     time: Duration,
     admin: &Client,
     query: &str,
@@ -129,13 +165,13 @@ pub(crate) fn all(items: &[Value], count: usize, status: &str) -> bool {
 }
 
 /// Checks a signature as the guide tells agents to.
-fn is_signed(received: &Received, secret: &str) -> Result<bool> {
+pub(crate) fn is_signed(received: &Received, secret: &str) -> Result<bool> {
     let key = STANDARD.decode(secret.strip_prefix("whsec_").context("the form of a secret")?)?;
     let signed = format!(
         "{}.{}.{}",
         received.header("webhook-id"),
         received.header("webhook-timestamp"),
-        received.body
+        received.whole
     );
     let mut mac = Hmac::<Sha256>::new_from_slice(&key)?;
     mac.update(signed.as_bytes());
@@ -145,243 +181,104 @@ fn is_signed(received: &Received, secret: &str) -> Result<bool> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_agent_that_wants_it_is_told_who_signs_in_and_out() -> Result<()> {
-    run(told(here()), async |stack| {
-        let (all_of_it, logins_only) =
-            (FakeAgent::start(Manner::Well).await?, FakeAgent::start(Manner::Well).await?);
-        let elsewhere = FakeAgent::start(Manner::Well).await?;
-        let admin = admin(stack).await?;
-        let secret = register(&admin, "all_of_it", &all_of_it, json!({})).await?;
-        register(&admin, "logins_only", &logins_only, json!({"eventTypes": ["user_login"]})).await?;
-        register(&admin, "switched_off", &elsewhere, json!({"enabled": false})).await?;
+    run_both(
+        || told(here()),
+        async |stack, kind| {
+            let (all_of_it, logins_only) =
+                (FakeAgent::start(Manner::Well).await?, FakeAgent::start(Manner::Well).await?);
+            let elsewhere = FakeAgent::start(Manner::Well).await?;
+            let admin = admin(stack).await?;
+            let secret = register(&admin, "all_of_it", &all_of_it, kind.registered()).await?;
+            register(&admin, "logins_only", &logins_only, json!({"eventTypes": ["user_login"]})).await?;
+            register(&admin, "switched_off", &elsewhere, json!({"enabled": false})).await?;
 
-        let (token, user) = sign_in(&stack.client(0), "ann").await?;
-        let login = all_of_it.until(1, Duration::from_secs(5)).await?.remove(0);
-        logins_only.until(1, Duration::from_secs(5)).await?;
-        let body = login.json();
-        ensure_eq!(body["event_type"], "user_authenticated", "the event");
-        ensure_eq!(body["user_context"], json!({"user_id": user, "email": "ann@example.test"}), "who");
-        ensure!(body["session_info"]["sign_in"].is_string(), "{body}");
-        ensure_eq!(login.header("webhook-id"), body["event_id"].as_str().unwrap(), "the event's id");
-        ensure!(is_signed(&login, &secret)?, "the signature is not good");
-        let mut validation = Validation::new(Algorithm::HS256);
-        validation.set_audience(&["all_of_it"]);
-        let token_for_it = login.header("authorization").strip_prefix("Bearer ").context("a token")?;
-        let key = DecodingKey::from_secret(TOKEN_KEY.as_bytes());
-        let claims = jsonwebtoken::decode::<Value>(token_for_it, &key, &validation)?;
-        ensure_eq!(claims.header.typ.as_deref(), Some("alfred-delivery+jwt"), "the token's type");
-        // It opens nothing here.
-        let tried = harness::client::http().get(format!("{}/sessions", admin.base)).bearer_auth(token_for_it);
-        ensure_eq!(admin.send(tried).await?.status, 401, "an agent's token used as a person's");
+            let (token, user) = sign_in(&stack.client(0), "ann").await?;
+            let login = all_of_it.until(1, Duration::from_secs(5)).await?.remove(0);
+            logins_only.until(1, Duration::from_secs(5)).await?;
+            ensure!(!login.in_batch, "what is due alone goes alone");
+            let body = login.json();
+            ensure_eq!(body["event_type"], "user_authenticated", "the event");
+            ensure_eq!(body["user_context"], json!({"user_id": user, "email": "ann@example.test"}), "who");
+            ensure!(body["session_info"]["sign_in"].is_string(), "{body}");
+            ensure_eq!(login.header("webhook-id"), body["event_id"].as_str().unwrap(), "the event's id");
+            ensure!(is_signed(&login, &secret)?, "the signature is not good");
+            let mut validation = Validation::new(Algorithm::HS256);
+            validation.set_audience(&["all_of_it"]);
+            let token_for_it = login.header("authorization").strip_prefix("Bearer ").context("a token")?;
+            let key = DecodingKey::from_secret(TOKEN_KEY.as_bytes());
+            let claims = jsonwebtoken::decode::<Value>(token_for_it, &key, &validation)?;
+            ensure_eq!(claims.header.typ.as_deref(), Some("alfred-delivery+jwt"), "the token's type");
+            // It opens nothing here.
+            let tried =
+                harness::client::http().get(format!("{}/sessions", admin.base)).bearer_auth(token_for_it);
+            ensure_eq!(admin.send(tried).await?.status, 401, "an agent's token used as a person's");
 
-        sign_out(&admin, &token).await?;
-        let logout = all_of_it.until(2, Duration::from_secs(5)).await?.remove(1).json();
-        ensure_eq!(logout["event_type"], "user_logged_out", "the event");
-        ensure_eq!(logout["user_context"], json!({"user_id": user}), "who");
-        ensure_eq!(logout["correlation_id"], body["correlation_id"], "one sign-in");
-        deliveries(&admin, "", |items| all(items, 3, "delivered")).await?;
-        ensure_eq!(logins_only.received().len(), 1, "what was not wanted");
-        ensure_eq!(elsewhere.received().len(), 0, "an agent that is off");
+            sign_out(&admin, &token).await?;
+            let logout = all_of_it.until(2, Duration::from_secs(5)).await?.remove(1).json();
+            ensure_eq!(logout["event_type"], "user_logged_out", "the event");
+            ensure_eq!(logout["user_context"], json!({"user_id": user}), "who");
+            ensure_eq!(logout["correlation_id"], body["correlation_id"], "one sign-in");
+            deliveries(&admin, "", |items| all(items, 3, "delivered")).await?;
+            ensure_eq!(logins_only.received().len(), 1, "what was not wanted");
+            ensure_eq!(elsewhere.received().len(), 0, "an agent that is off");
 
-        // Two secrets sign while one replaces the other.
-        let rotated = admin.post("/admin/agents/all_of_it/secret", &json!({})).await?.json();
-        sign_in_again(&stack.client(0), "ann").await?;
-        let third = all_of_it.until(3, Duration::from_secs(5)).await?.remove(2);
-        ensure!(is_signed(&third, &secret)?, "the former secret");
-        ensure!(is_signed(&third, rotated["secret"].as_str().unwrap())?, "the new secret");
-        Ok(())
-    })
+            // Two secrets sign while one replaces the other.
+            let rotated = admin.post("/admin/agents/all_of_it/secret", &json!({})).await?.json();
+            sign_in_again(&stack.client(0), "ann").await?;
+            let third = all_of_it.until(3, Duration::from_secs(5)).await?.remove(2);
+            ensure!(is_signed(&third, &secret)?, "the former secret");
+            ensure!(is_signed(&third, rotated["secret"].as_str().unwrap())?, "the new secret");
+            Ok(())
+        },
+    )
     .await
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_an_agent_answers_decides_what_becomes_of_a_delivery() -> Result<()> {
-    run(told(here()).env("MCP_CIRCUIT_BREAKER_FAILURE_THRESHOLD", "1000"), async |stack| {
-        let admin = admin(stack).await?;
-        let mut agents = BTreeMap::new();
-        for (name, manner) in [
-            ("down", Manner::Status(500)),
-            ("gone", Manner::Status(410)),
-            ("busy", Manner::After(429, 1)),
-            ("moved", Manner::Redirect),
-            ("silent", Manner::Silent),
-            ("long", Manner::Long(100_000)),
-            ("wordy", Manner::Long(20_000)),
-        ] {
-            let agent = FakeAgent::start(manner).await?;
-            register(&admin, name, &agent, json!({})).await?;
-            agents.insert(name, agent);
-        }
-        sign_in(&stack.client(0), "bob").await?;
-        let busy = agents["busy"].until(1, SOON).await?;
-        agents["busy"].set(Manner::Well);
-        let again = match agents["busy"].until(2, SOON).await {
-            Ok(again) => again,
-            Err(error) => {
-                anyhow::bail!("{error}: {}", admin.get("/admin/deliveries?agent=busy").await?.body)
-            }
-        };
-        ensure!(again[1].at - busy[0].at >= Duration::from_millis(900), "Retry-After was not heeded");
-        ensure_eq!(again[1].header("webhook-id"), again[0].header("webhook-id"), "the id of a retry");
-
-        let ended = |items: &[Value]| {
-            items.len() == 7
-                && items.iter().all(|item| item["status"] == "failed" || item["status"] == "delivered")
-        };
-        let items = deliveries(&admin, "", ended).await?;
-        let of =
-            |name: &str| items.iter().find(|item| item["targetAgent"] == name).cloned().unwrap_or_default();
-        for (name, status, tries) in [("down", 500, 4), ("moved", 307, 4), ("gone", 410, 1)] {
-            ensure_eq!(of(name)["status"], "failed", "{name}");
-            ensure_eq!(of(name)["responseStatus"], status, "{name}");
-            ensure_eq!(agents[name].received().len(), tries, "the tries of {name}");
-        }
-        ensure_eq!(of("silent")["status"], "failed", "silent");
-        ensure_eq!(agents["silent"].received().len(), 4, "the tries of silent");
-        ensure_eq!(of("wordy")["responseBody"].as_str().unwrap().len(), 8192, "what is kept of an answer");
-        ensure_eq!(of("wordy")["status"], "delivered", "wordy");
-        ensure_eq!(of("long")["status"], "failed", "long");
-        let gone = admin.get("/admin/agents/gone").await?.json();
-        ensure!(gone["enabled"] == false && gone["disabledBecause"].is_string(), "{gone}");
-        Ok(())
-    })
-    .await
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_failing_agent_is_left_alone_and_then_told_all_in_order() -> Result<()> {
-    run(told(here()).env("MCP_MAX_RETRY_ATTEMPTS", "20"), async |stack| {
-        let admin = admin(stack).await?;
-        let (ill, well) =
-            (FakeAgent::start(Manner::Status(503)).await?, FakeAgent::start(Manner::Well).await?);
-        register(&admin, "ill", &ill, json!({})).await?;
-        register(&admin, "well", &well, json!({})).await?;
-        let client = stack.client(0);
-        let mut order = Vec::new();
-        for _ in 0..3 {
-            let (token, user) = match order.len() {
-                0 => sign_in(&client, "eve").await?,
-                _ => sign_in_again(&client, "eve").await?,
-            };
-            sign_out(&client, &token).await?;
-            order.extend([(user.clone(), "user_authenticated"), (user, "user_logged_out")]);
-        }
-        well.until(6, Duration::from_secs(5)).await?;
-        // It is asked five times and then only now and then.
-        ill.until(6, SOON).await?;
-        ill.set(Manner::Well);
-        deliveries(&admin, "agent=ill", |items| all(items, 6, "delivered")).await?;
-        let taken: Vec<_> = well.received().iter().map(seen).collect();
-        ensure_eq!(taken, order, "the order at the agent that is well");
-        let mut taken = Vec::new();
-        for received in ill.received().iter().map(seen_with_id) {
-            if taken.last() != Some(&received) {
-                taken.push(received);
-            }
-        }
-        ensure_eq!(taken.len(), 6, "events at the agent that was ill, each told until it was taken");
-        ensure_eq!(taken.into_iter().map(|(_, seen)| seen).collect::<Vec<_>>(), order, "the order there");
-        Ok(())
-    })
-    .await
-}
-
-fn seen(received: &Received) -> (String, &'static str) {
-    let body = received.json();
-    let event =
-        if body["event_type"] == "user_authenticated" { "user_authenticated" } else { "user_logged_out" };
-    (body["user_context"]["user_id"].as_str().unwrap_or_default().to_owned(), event)
-}
-
-fn seen_with_id(received: &Received) -> (String, (String, &'static str)) {
-    (received.header("webhook-id").to_owned(), seen(received))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn dead_letters_are_replayed_once_each_and_by_their_admins_only() -> Result<()> {
-    run(told(here()).env("MCP_MAX_RETRY_ATTEMPTS", "0"), async |stack| {
-        let admin = admin(stack).await?;
-        let agent = FakeAgent::start(Manner::Status(500)).await?;
-        register(&admin, "back_soon", &agent, json!({})).await?;
-        let client = stack.client(0);
-        for name in ["kim", "lee", "moe"] {
-            sign_in(&client, name).await?;
-        }
-        let dead = deliveries(&admin, "status=failed", |items| items.len() == 3).await?;
-        ensure_eq!(client.get("/admin/deliveries").await?.status, 403, "a member's look");
-        let one = dead[2]["id"].as_str().context("an id")?;
-        agent.set(Manner::Well);
-        let before = agent.received().len();
-        let asked = json!({"agent": "back_soon", "dryRun": true});
-        ensure_eq!(
-            admin.post("/admin/deliveries/replay", &asked).await?.json(),
-            json!({"matched": 3, "replayed": 0}),
-            "a dry run"
-        );
-        let replayed = admin.post(&format!("/admin/deliveries/{one}/replay"), &json!({})).await?;
-        ensure_eq!(replayed.status, 200, "{}", replayed.body);
-        deliveries(&admin, "status=delivered", |items| items.len() == 1).await?;
-        ensure_eq!(
-            admin.post(&format!("/admin/deliveries/{one}/replay"), &json!({})).await?.status,
-            409,
-            "again"
-        );
-        let all_of_it = admin.post("/admin/deliveries/replay", &json!({"agent": "back_soon"})).await?.json();
-        ensure_eq!(all_of_it, json!({"matched": 2, "replayed": 2}), "the rest");
-        deliveries(&admin, "status=delivered", |items| items.len() == 3).await?;
-        // Of three users, whose lines are independent of each other.
-        let told = agent.received().split_off(before);
-        let events: BTreeSet<_> = told.iter().map(|one| one.header("webhook-id").to_owned()).collect();
-        let wanted: BTreeSet<_> =
-            dead.iter().map(|one| one["eventId"].as_str().unwrap_or_default().to_owned()).collect();
-        ensure!(told.len() == 3 && events == wanted, "{events:?} instead of {wanted:?}");
-        Ok(())
-    })
-    .await
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_worker_that_dies_in_the_middle_of_telling_is_replaced() -> Result<()> {
-    run(told(processes()), async |stack| {
-        let admin = admin(stack).await?;
-        let agent = FakeAgent::start(Manner::Silent).await?;
-        register(&admin, "patient", &agent, json!({})).await?;
-        sign_in(&stack.client(0), "zoe").await?;
-        agent.until(1, SOON).await?;
-        stack.workers[0].kill();
-        agent.set(Manner::Well);
-        stack.start_worker(&[]).await?;
-        deliveries(&admin, "", |items| all(items, 1, "delivered")).await?;
-        let told = agent.received();
-        ensure!(told.len() == 2 && told[0].body == told[1].body, "{told:#?}");
-        Ok(())
-    })
-    .await
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_answer_that_could_not_be_written_down_is_asked_for_again() -> Result<()> {
-    run(told(processes()).proxy(Through::Workers), async |stack| {
-        let admin = admin(stack).await?;
-        let agent = FakeAgent::start(Manner::Held).await?;
-        register(&admin, "patient", &agent, json!({})).await?;
-        sign_in(&stack.client(0), "ida").await?;
-        agent.until(1, SOON).await?;
-        // The agent has it and is about to say so; the worker has no database to write that into.
-        stack.proxy().mode(Mode::Refuse);
-        stack.proxy().cut_all();
-        agent.set(Manner::Well);
-        agent.release();
-        let before = deliveries(&admin, "", |_| true).await?;
-        ensure_eq!(before[0]["status"], "pending", "nobody knows that it was delivered");
-        stack.proxy().mode(Mode::Pass);
-        // At the latest when the schedule's ticket has it looked for.
-        let minute = Duration::from_secs(60);
-        let after = deliveries_within(minute, &admin, "", |items| all(items, 1, "delivered")).await?;
-        ensure_eq!(after[0]["retryCount"], 0, "an outage of ours is no failure of the agent's");
-        let told = agent.received();
-        ensure!(told.len() == 2 && told[0].body == told[1].body, "{told:#?}");
-        ensure_eq!(told[0].header("webhook-id"), told[1].header("webhook-id"), "the id by which it knows");
-        Ok(())
-    })
+    run_both(
+        || told(here()).env("MCP_MAX_RETRY_ATTEMPTS", "0"),
+        async |stack, kind| {
+            let admin = admin(stack).await?;
+            let agent = FakeAgent::start(Manner::Status(500)).await?;
+            register(&admin, "back_soon", &agent, kind.registered()).await?;
+            hold(&admin, "back_soon").await?;
+            let client = stack.client(0);
+            for name in ["kim", "lee", "moe"] {
+                sign_in(&client, name).await?;
+            }
+            let_go(&admin, "back_soon").await?;
+            let dead = deliveries(&admin, "status=failed", |items| items.len() == 3).await?;
+            ensure_eq!(client.get("/admin/deliveries").await?.status, 403, "a member's look");
+            let one = dead[2]["id"].as_str().context("an id")?;
+            agent.set(Manner::Well);
+            let before = agent.received().len();
+            let asked = json!({"agent": "back_soon", "dryRun": true});
+            ensure_eq!(
+                admin.post("/admin/deliveries/replay", &asked).await?.json(),
+                json!({"matched": 3, "replayed": 0}),
+                "a dry run"
+            );
+            let replayed = admin.post(&format!("/admin/deliveries/{one}/replay"), &json!({})).await?;
+            ensure_eq!(replayed.status, 200, "{}", replayed.body);
+            deliveries(&admin, "status=delivered", |items| items.len() == 1).await?;
+            ensure_eq!(
+                admin.post(&format!("/admin/deliveries/{one}/replay"), &json!({})).await?.status,
+                409,
+                "again"
+            );
+            let all_of_it =
+                admin.post("/admin/deliveries/replay", &json!({"agent": "back_soon"})).await?.json();
+            ensure_eq!(all_of_it, json!({"matched": 2, "replayed": 2}), "the rest");
+            deliveries(&admin, "status=delivered", |items| items.len() == 3).await?;
+            // Of three users, whose lines are independent of each other.
+            let told = agent.received().split_off(before);
+            let events: BTreeSet<_> = told.iter().map(Received::event_id).collect();
+            let wanted: BTreeSet<_> =
+                dead.iter().map(|one| one["eventId"].as_str().unwrap_or_default().to_owned()).collect();
+            ensure!(told.len() == 3 && events == wanted, "{events:?} instead of {wanted:?}");
+            Ok(())
+        },
+    )
     .await
 }

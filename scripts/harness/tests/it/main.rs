@@ -4,8 +4,10 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod agents;
+mod agents_batches;
 mod agents_contexts;
 mod agents_load;
+mod agents_trouble;
 mod approvals;
 mod busy;
 mod cancel;

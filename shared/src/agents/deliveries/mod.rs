@@ -4,11 +4,16 @@
 //! delivery of each such line is the only one that may be claimed; a dead delivery holds up nobody. An agent that fails is
 //! left alone for a while by all workers together (its breaker), which costs its deliveries no retry.
 //!
+//! Agents that accept batches are told of several users' events, and of several events of one user, in one exchange. Only what was
+//! not tried yet goes together: a try that failed is made again alone, so that one event that an agent cannot take holds up
+//! nothing but its own line.
+//!
 //! Invariant: whoever claims a delivery has it for a little longer than the longest exchange; what it settles later than that
 //! is dropped, because somebody else may have told the agent again.
 
 mod admin;
 mod envelope;
+mod exchange;
 mod outcome;
 mod store;
 
@@ -25,29 +30,23 @@ pub use self::{
     admin::{Delivery, Filter, Replayed, Status, get, list, replay, replay_all},
     outcome::Outcome,
 };
-use self::{outcome::Told, store::Claimed};
+use self::{exchange::Exchange, store::Most};
 use super::AgentName;
-use crate::{
-    error::Result,
-    ids::TenantId,
-    outbound::{Outbound, Outgoing, Unanswered},
-    vault::Vault,
-};
+use crate::{error::Result, ids::TenantId, outbound::Outbound, vault::Vault};
 
 /// For how much longer than an exchange may take a claimed delivery is one worker's.
 const MARGIN: Duration = Duration::from_secs(5);
-/// Deliveries that one process has under way at most, and to one agent.
+/// Exchanges that one process has under way at most, and with one agent.
 const AT_ONCE: usize = 128;
 const AT_ONCE_TO_ONE: usize = 16;
+/// Deliveries that go together at most.
+const BATCH: usize = 50;
 /// Exchanges that end before a next claim.
 const SEVERAL: usize = 8;
 /// While deliveries are under way, others that are due are looked for this often: when nothing tells of any, and when there
 /// is a reason, which every sign-in and every delivery that ends may be.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
 const LOOK_AGAIN_WITH_REASON: Duration = Duration::from_millis(20);
-/// Bytes of an agent's answer that are read; of them [`KEPT`] are stored.
-const LARGEST: usize = 64 * 1024;
-const KEPT: usize = 8 * 1024;
 
 /// How deliveries are made.
 #[derive(Debug, Clone)]
@@ -107,13 +106,15 @@ impl Deliverer {
             if claims && is_time && running.len() < AT_ONCE {
                 (ended, claimed_at, was_told) = (0, Instant::now(), false);
                 let claimed = self.claim(AT_ONCE - running.len(), &busy).await;
-                for claimed in claimed.unwrap_or_else(|error| {
+                for exchange in claimed.unwrap_or_else(|error| {
                     broken = Some(error);
                     Vec::new()
                 }) {
-                    *busy.entry(claimed.agent()).or_default() += 1;
+                    let agent = exchange.with();
+                    *busy.entry(agent.clone()).or_default() += 1;
                     let deliverer = self.clone();
-                    running.spawn(async move { deliverer.tell(claimed).await }.in_current_span());
+                    let told = async move { (agent, deliverer.tell(exchange).await) };
+                    running.spawn(told.in_current_span());
                 }
             }
             if running.is_empty() {
@@ -175,11 +176,16 @@ impl Deliverer {
         store::give_up_old(&self.engine).await
     }
 
-    async fn claim(&self, most: usize, busy: &HashMap<(TenantId, AgentName), usize>) -> Result<Vec<Claimed>> {
+    async fn claim(
+        &self,
+        most: usize,
+        busy: &HashMap<(TenantId, AgentName), usize>,
+    ) -> Result<Vec<Exchange>> {
         let full: Vec<_> =
             busy.iter().filter(|(_, count)| **count >= AT_ONCE_TO_ONE).map(|(agent, _)| agent).collect();
-        let lease = self.settings.timeout + MARGIN;
-        let claimed = store::claim(&self.engine, Uuid::new_v4(), lease, most, AT_ONCE_TO_ONE, &full).await?;
+        let lease = self.lease();
+        let most = Most { in_all: most, alone: AT_ONCE_TO_ONE, in_batch: BATCH };
+        let claimed = store::claim(&self.engine, Uuid::new_v4(), lease, &most, &full).await?;
         let mut free = Vec::with_capacity(claimed.len());
         for delivery in claimed {
             // An agent whose breaker was open is asked once, by whoever gets there first.
@@ -187,61 +193,14 @@ impl Deliverer {
             if may_go {
                 free.push(delivery);
             } else {
-                store::put_back(&self.engine, &delivery).await?;
+                store::put_back(&self.engine, &[delivery]).await?;
             }
         }
-        Ok(free)
+        Ok(exchange::of(free))
     }
 
-    async fn tell(&self, claimed: Claimed) -> ((TenantId, AgentName), Result<()>) {
-        let agent = claimed.agent();
-        (agent, self.tell_and_settle(claimed).await)
-    }
-
-    async fn tell_and_settle(&self, claimed: Claimed) -> Result<()> {
-        let begun = Instant::now();
-        let mut version = None;
-        let told = match self.request(&claimed).await {
-            Ok((request, told_version)) => {
-                version = told_version;
-                match self.outbound.send(request, LARGEST, self.settings.timeout).await {
-                    Ok(answer) => Told::answered(&answer, KEPT),
-                    Err(Unanswered::Refused(error)) => Told::impossible(&error),
-                    Err(Unanswered::NotSent(error) | Unanswered::Unknown(error)) => Told::silent(&error),
-                }
-            }
-            // A database that is away says nothing about the delivery: it is claimed again when its lease is over.
-            Err(error) if error.database().is_some() => return Err(error),
-            Err(error) => Told::impossible(&error),
-        };
-        let outcome = told.outcome(claimed.retry_count, &self.settings);
-        let elapsed = begun.elapsed();
-        tracing::debug!(
-            agent_name = claimed.target_agent.as_str(),
-            tenant_id = %claimed.tenant_id,
-            user_id = %claimed.user_id,
-            event_type = claimed.event_type.as_str(),
-            outcome = outcome.as_str(),
-            duration_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX),
-            "a delivery"
-        );
-        store::settle(&self.engine, &claimed, &told, version, &outcome, elapsed, &self.settings).await
-    }
-
-    /// What is sent, and which version of the user's context it tells of.
-    async fn request(&self, claimed: &Claimed) -> Result<(Outgoing, Option<i64>)> {
-        let facts = store::facts(&self.engine, claimed).await?;
-        let mut keys = Vec::with_capacity(facts.secrets.len());
-        for (id, sealed) in &facts.secrets {
-            keys.push(super::secret::open(
-                &self.vault,
-                claimed.tenant_id,
-                &claimed.target_agent,
-                *id,
-                sealed,
-            )?);
-        }
-        let version = envelope::tells_of_context(claimed.event()).then_some(facts.version);
-        Ok((envelope::request(claimed, &facts, &keys, &self.settings)?, version))
+    /// For how long what is claimed is ours.
+    fn lease(&self) -> Duration {
+        self.settings.timeout + MARGIN
     }
 }

@@ -9,7 +9,8 @@ use uuid::Uuid;
 
 use super::{
     DeliverySettings,
-    outcome::{Outcome, Told},
+    exchange::Exchange,
+    outcome::{Outcome, Settlement, Told},
 };
 use crate::{
     agents::{
@@ -18,7 +19,7 @@ use crate::{
         permissions::Granted,
         store::MatrixRow,
     },
-    error::Result,
+    error::{Error, Result},
     ids::{SignInId, TenantId, UserId},
 };
 
@@ -35,8 +36,11 @@ pub(super) struct Claimed {
     pub(super) retry_count: i64,
     pub(super) correlation_id: Option<String>,
     pub(super) created_at: DateTime<Utc>,
+    pub(super) seq: i64,
     pub(super) lease: Uuid,
     pub(super) breaker_was_open: bool,
+    /// It may go together with others to its agent.
+    pub(super) in_batch: bool,
 }
 
 impl Claimed {
@@ -57,11 +61,19 @@ impl Claimed {
     }
 }
 
-/// What a delivery needs to know of its agent and its user, as they are now.
+/// What an exchange needs to know of its agent, and of the user of each delivery, as they are now.
 pub(super) struct Facts {
     pub(super) endpoint: String,
+    /// Newest first.
+    pub(super) secrets: Vec<(Uuid, String)>,
+    /// As many as there are deliveries, in their order.
+    pub(super) users: Vec<UserFacts>,
+}
+
+/// What a delivery needs to know of its user.
+pub(super) struct UserFacts {
     pub(super) email: Option<String>,
-    /// What the agent may see of its user.
+    /// What the agent may see of the user.
     pub(super) granted: Granted,
     pub(super) document: Document,
     pub(super) version: i64,
@@ -69,8 +81,6 @@ pub(super) struct Facts {
     pub(super) told: Option<i64>,
     /// The user's newest sign-in, while one lasts.
     pub(super) sign_in: Option<SignInId>,
-    /// Newest first.
-    pub(super) secrets: Vec<(Uuid, String)>,
 }
 
 #[derive(sqlx::FromRow)]
@@ -84,24 +94,36 @@ struct FactsRow {
     context_data: Option<Value>,
     told: Option<i64>,
     sign_in: Option<SignInId>,
+    /// The agent's, the same in each row.
+    secret_ids: Option<Vec<Uuid>>,
+    secrets: Option<Vec<String>>,
 }
 
-/// Claims the first delivery of each line that is due, of agents that are enabled, not full and not left alone.
+/// How many deliveries are claimed at most.
+pub(super) struct Most {
+    /// Of all agents.
+    pub(super) in_all: usize,
+    /// Of one agent, those that go alone.
+    pub(super) alone: usize,
+    /// Of one agent, those that go in a batch.
+    pub(super) in_batch: usize,
+}
+
+/// Claims the first delivery of each line that is due, of agents that are enabled, not full and not left alone. Those that were
+/// not tried yet may go together, when their agent accepts that.
 pub(super) async fn claim(
     engine: &PgPool,
     lease: Uuid,
     time: Duration,
-    most: usize,
-    most_to_one: usize,
+    most: &Most,
     full: &[&(TenantId, AgentName)],
 ) -> Result<Vec<Claimed>> {
     let full_tenants: Vec<TenantId> = full.iter().map(|(tenant, _)| *tenant).collect();
     let full_agents: Vec<&str> = full.iter().map(|(_, agent)| agent.as_str()).collect();
     Ok(sqlx::query_as(
         "with heads as (
-           select d.tenant_id, d.id,
-                  b.open_until is not null and flag_is_on('CIRCUIT_BREAKER_ENABLED', d.target_agent) as breaker_was_open,
-                  row_number() over (partition by d.tenant_id, d.target_agent order by d.due_at) as place
+           select d.tenant_id, d.id, d.target_agent, d.due_at, a.accepts_batches and d.status = 'pending' as may_join,
+                  b.open_until is not null and flag_is_on('CIRCUIT_BREAKER_ENABLED', d.target_agent) as breaker_was_open
            from agent_notification_events d
            join agents a on a.tenant_id = d.tenant_id and a.name = d.target_agent and a.enabled
            left join agent_breakers b on b.tenant_id = d.tenant_id and b.agent = d.target_agent
@@ -116,26 +138,70 @@ pub(super) async fn claim(
              and not exists (select from agent_notification_events e
                              where e.tenant_id = d.tenant_id and e.target_agent = d.target_agent and e.user_id = d.user_id
                                and e.status in ('pending', 'retry') and e.seq < d.seq)
+         ), placed as (
+           select h.tenant_id, h.id, h.breaker_was_open, h.may_join and not h.breaker_was_open as in_batch,
+                  row_number() over (partition by h.tenant_id, h.target_agent, h.may_join and not h.breaker_was_open
+                                     order by h.due_at) as place
+           from heads h
          ), chosen as (
-           select d.tenant_id, d.id, h.breaker_was_open
-           from agent_notification_events d join heads h on h.tenant_id = d.tenant_id and h.id = d.id
-           where h.place <= case when h.breaker_was_open then 1 else $6 end
+           select d.tenant_id, d.id, p.breaker_was_open, p.in_batch
+           from agent_notification_events d join placed p on p.tenant_id = d.tenant_id and p.id = d.id
+           where p.place <= case when p.breaker_was_open then 1 when p.in_batch then $7 else $6 end
              and d.status in ('pending', 'retry') and (d.leased_until is null or d.leased_until < clock_timestamp())
            order by d.due_at limit $3
            for update of d skip locked
          )
          update agent_notification_events d
-           set lease = $1, leased_until = clock_timestamp() + make_interval(secs => $2)
+           set lease = $1, leased_until = statement_timestamp() + make_interval(secs => $2)
          from chosen c where d.tenant_id = c.tenant_id and d.id = c.id
          returning d.tenant_id, d.id, d.event_id, d.target_agent, d.user_id, d.event_type, d.payload, d.retry_count,
-                   d.correlation_id, d.created_at, d.lease, c.breaker_was_open",
+                   d.correlation_id, d.created_at, d.seq, d.lease, c.breaker_was_open, c.in_batch",
     )
     .bind(lease)
     .bind(time.as_secs_f64())
-    .bind(i64::try_from(most).unwrap_or(i64::MAX))
+    .bind(i64::try_from(most.in_all).unwrap_or(i64::MAX))
     .bind(&full_tenants)
     .bind(&full_agents)
-    .bind(i64::try_from(most_to_one).unwrap_or(i64::MAX))
+    .bind(i64::try_from(most.alone).unwrap_or(i64::MAX))
+    .bind(i64::try_from(most.in_batch).unwrap_or(i64::MAX))
+    .fetch_all(engine)
+    .await?)
+}
+
+/// Claims what stands behind the deliveries of an exchange in their lines, as far as it is due and was not tried yet. The lines are
+/// ours, because their first deliveries are; what another transaction is about to replace ends its line here.
+pub(super) async fn claim_followers(
+    engine: &PgPool,
+    exchange: &Exchange,
+    time: Duration,
+    most: usize,
+) -> Result<Vec<Claimed>> {
+    Ok(sqlx::query_as(
+        "with free as (
+           select d.id, d.user_id, d.seq from agent_notification_events d
+           where d.tenant_id = $1 and d.target_agent = $2 and d.user_id = any ($3) and d.status = 'pending'
+             and d.due_at <= clock_timestamp() and (d.leased_until is null or d.leased_until < clock_timestamp())
+           order by d.seq limit $6
+           for update of d skip locked
+         ), next as (
+           select f.id from free f
+           where not exists (select from agent_notification_events e
+                             where e.tenant_id = $1 and e.target_agent = $2 and e.user_id = f.user_id
+                               and e.status in ('pending', 'retry') and e.seq < f.seq and e.lease is distinct from $4
+                               and not exists (select from free g where g.id = e.id))
+         )
+         update agent_notification_events d
+           set lease = $4, leased_until = statement_timestamp() + make_interval(secs => $5)
+         from next n where d.tenant_id = $1 and d.id = n.id
+         returning d.tenant_id, d.id, d.event_id, d.target_agent, d.user_id, d.event_type, d.payload, d.retry_count,
+                   d.correlation_id, d.created_at, d.seq, d.lease, false as breaker_was_open, true as in_batch",
+    )
+    .bind(exchange.tenant)
+    .bind(&exchange.agent)
+    .bind(exchange.users())
+    .bind(exchange.lease)
+    .bind(time.as_secs_f64())
+    .bind(i64::try_from(most).unwrap_or(i64::MAX))
     .fetch_all(engine)
     .await?)
 }
@@ -155,132 +221,143 @@ pub(super) async fn probe(engine: &PgPool, claimed: &Claimed, time: Duration) ->
     Ok(done.rows_affected() > 0)
 }
 
-/// Somebody else probes the agent: as if it had not been claimed.
-pub(super) async fn put_back(engine: &PgPool, claimed: &Claimed) -> Result<()> {
+/// What cannot be told now: as if it had not been claimed.
+pub(super) async fn put_back(engine: &PgPool, claimed: &[Claimed]) -> Result<()> {
+    let ids: Vec<Uuid> = claimed.iter().map(|delivery| delivery.id).collect();
+    let leases: Vec<Uuid> = claimed.iter().map(|delivery| delivery.lease).collect();
+    let tenants: Vec<TenantId> = claimed.iter().map(|delivery| delivery.tenant_id).collect();
     sqlx::query(
-        "update agent_notification_events set lease = null, leased_until = null
-         where tenant_id = $1 and id = $2 and lease = $3",
+        "update agent_notification_events d set lease = null, leased_until = null
+         from unnest($1::uuid[], $2::uuid[], $3::uuid[]) c (tenant_id, id, lease)
+         where d.tenant_id = c.tenant_id and d.id = c.id and d.lease = c.lease",
     )
-    .bind(claimed.tenant_id)
-    .bind(claimed.id)
-    .bind(claimed.lease)
+    .bind(tenants)
+    .bind(ids)
+    .bind(leases)
     .execute(engine)
     .await?;
     Ok(())
 }
 
-pub(super) async fn facts(engine: &PgPool, claimed: &Claimed) -> Result<Facts> {
+pub(super) async fn facts(engine: &PgPool, exchange: &Exchange) -> Result<Facts> {
+    let versions: Vec<Option<i64>> = exchange.deliveries.iter().map(Claimed::version).collect();
     // What an agent may see is what it may now; what it is told is the version that the delivery is about, so that a delivery
     // that is tried again says the same.
-    let row: FactsRow = sqlx::query_as(
+    let rows: Vec<FactsRow> = sqlx::query_as(
         "select a.endpoint, u.email, a.permission_level, a.permissions_required,
                 agent_optional_permissions(a) as permissions_optional, a.permissions_forbidden,
                 c.context_data -> 'agent_permissions' ->> a.name as user_level,
                 coalesce(h.version, c.version) as version, coalesce(h.context_data, c.context_data) as context_data,
-                t.version as told, s.id as sign_in
-         from agents a left join users u on u.id = $3
-         left join user_contexts c on c.tenant_id = $1 and c.user_id = $3
+                t.version as told, s.id as sign_in,
+                (select array_agg(k.id order by k.id desc) from agent_secrets k
+                 where k.tenant_id = $1 and k.agent = $2 and (k.expires_at is null or k.expires_at > now())) as secret_ids,
+                (select array_agg(k.secret_enc order by k.id desc) from agent_secrets k
+                 where k.tenant_id = $1 and k.agent = $2 and (k.expires_at is null or k.expires_at > now())) as secrets
+         from agents a cross join unnest($3::uuid[], $4::bigint[]) with ordinality d (user_id, version, place)
+         left join users u on u.id = d.user_id
+         left join user_contexts c on c.tenant_id = $1 and c.user_id = d.user_id
          left join lateral (select version, context_data from user_context_history h
-                            where h.tenant_id = $1 and h.user_id = $3 and ($4::bigint is null or h.version <= $4)
+                            where h.tenant_id = $1 and h.user_id = d.user_id and (d.version is null or h.version <= d.version)
                             order by h.version desc limit 1) h on true
-         left join agent_context_versions t on t.tenant_id = $1 and t.agent = a.name and t.user_id = $3
-         left join lateral (select id from sign_ins s where s.user_id = $3 and s.ended_at is null and s.expires_at > now()
+         left join agent_context_versions t on t.tenant_id = $1 and t.agent = a.name and t.user_id = d.user_id
+         left join lateral (select id from sign_ins s
+                            where s.user_id = d.user_id and s.ended_at is null and s.expires_at > now()
                             order by s.created_at desc limit 1) s on true
-         where a.tenant_id = $1 and a.name = $2",
+         where a.tenant_id = $1 and a.name = $2 order by d.place",
     )
-    .bind(claimed.tenant_id)
-    .bind(&claimed.target_agent)
-    .bind(claimed.user_id)
-    .bind(claimed.version())
-    .fetch_one(engine)
-    .await?;
-    let secrets = sqlx::query_as(
-        "select id, secret_enc from agent_secrets
-         where tenant_id = $1 and agent = $2 and (expires_at is null or expires_at > now()) order by id desc",
-    )
-    .bind(claimed.tenant_id)
-    .bind(&claimed.target_agent)
+    .bind(exchange.tenant)
+    .bind(&exchange.agent)
+    .bind(exchange.users())
+    .bind(versions)
     .fetch_all(engine)
     .await?;
+    let agent = rows.first().ok_or_else(|| Error::not_found("the agent was removed"))?;
+    let sealed = agent.secrets.iter().flatten().cloned();
     Ok(Facts {
-        endpoint: row.endpoint,
-        email: row.email,
-        granted: row.matrix.granted().narrowed(row.user_level.as_deref()),
-        document: row.context_data.map(Document::stored).unwrap_or_default(),
-        version: row.version.unwrap_or(FIRST_VERSION),
-        told: row.told,
-        sign_in: row.sign_in,
-        secrets,
+        endpoint: agent.endpoint.clone(),
+        secrets: agent.secret_ids.iter().flatten().copied().zip(sealed).collect(),
+        users: rows.into_iter().map(UserFacts::from).collect(),
     })
 }
 
-/// Writes what came of a try, and what it says about the agent, in one statement: also which version of the user's context
-/// the agent has now. Nothing when the lease was lost.
+/// Writes what came of an exchange for each of its deliveries, and what it says about the agent, in one statement: also which
+/// versions of users' contexts the agent has now. Nothing for a delivery whose lease was lost.
 pub(super) async fn settle(
     engine: &PgPool,
-    claimed: &Claimed,
+    exchange: &Exchange,
     told: &Told,
-    version: Option<i64>,
-    outcome: &Outcome,
+    each: &[Settlement],
     elapsed: Duration,
     settings: &DeliverySettings,
 ) -> Result<()> {
-    let pause = match outcome {
-        Outcome::Retry(pause) => pause.as_secs_f64(),
-        Outcome::Delivered | Outcome::Dead => 0.0,
-    };
+    let ids: Vec<Uuid> = exchange.deliveries.iter().map(|delivery| delivery.id).collect();
+    let statuses: Vec<&str> = each.iter().map(|one| one.outcome.as_str()).collect();
+    let errors: Vec<Option<&str>> = each.iter().map(|one| one.told.error.as_deref()).collect();
+    let response_statuses: Vec<Option<i64>> =
+        each.iter().map(|one| one.told.status.map(|status| i64::from(status.as_u16()))).collect();
+    let bodies: Vec<Option<&str>> = each.iter().map(|one| one.told.body.as_deref()).collect();
+    let pauses: Vec<f64> = each.iter().map(|one| one.outcome.pause().as_secs_f64()).collect();
+    let used: Vec<i64> = each.iter().map(|one| i64::from(matches!(one.outcome, Outcome::Retry(_)))).collect();
+    let versions: Vec<Option<i64>> = each.iter().map(|one| one.version).collect();
     sqlx::query(
         "with settled as (
-           update agent_notification_events
-             set status = $4, error_message = $5, response_status = $6, response_body = $7, duration_ms = $8,
-                 retry_count = retry_count + case when $4 = 'retry' then 1 else 0 end, max_retries = $9,
-                 due_at = clock_timestamp() + make_interval(secs => $10), lease = null, leased_until = null,
-                 processed_at = case when $4 = 'retry' then null else clock_timestamp() end
-           where tenant_id = $1 and id = $2 and lease = $3 and status in ('pending', 'retry')
-           returning tenant_id, target_agent, user_id
+           update agent_notification_events d
+             set status = g.status, error_message = g.error, response_status = g.response_status,
+                 response_body = g.response_body, duration_ms = $11, retry_count = d.retry_count + g.used, max_retries = $12,
+                 due_at = clock_timestamp() + make_interval(secs => g.pause), lease = null, leased_until = null,
+                 processed_at = case when g.status = 'retry' then null else clock_timestamp() end
+           from unnest($2::uuid[], $4::text[], $5::text[], $6::bigint[], $7::text[], $8::float8[], $9::bigint[], $10::bigint[])
+             g (id, status, error, response_status, response_body, pause, used, version)
+           where d.tenant_id = $1 and d.id = g.id and d.lease = $3 and d.status in ('pending', 'retry')
+           returning d.tenant_id, d.target_agent, d.user_id, g.status, g.version
+         ), agent as (
+           select distinct tenant_id, target_agent from settled
          ), told as (
            insert into agent_context_versions (tenant_id, agent, user_id, version)
-           select s.tenant_id, s.target_agent, s.user_id, $15
+           select s.tenant_id, s.target_agent, s.user_id, max(s.version)
            from settled s join agents a on a.tenant_id = s.tenant_id and a.name = s.target_agent
-           where $15::bigint is not null and $4 = 'delivered'
+           where s.version is not null and s.status = 'delivered'
+           group by s.tenant_id, s.target_agent, s.user_id
            on conflict (tenant_id, agent, user_id) do update
              set version = excluded.version, updated_at = now() where agent_context_versions.version < excluded.version
          ), failed as (
            insert into agent_breakers (tenant_id, agent, failures, open_until)
-           select s.tenant_id, s.target_agent, 1,
-                  case when $12 <= 1 then clock_timestamp() + make_interval(secs => $13) end
-           from settled s where $11
+           select a.tenant_id, a.target_agent, 1,
+                  case when $14 <= 1 then clock_timestamp() + make_interval(secs => $15) end
+           from agent a where $13
            on conflict (tenant_id, agent) do update
              set failures = agent_breakers.failures + 1, probing_until = null, updated_at = now(),
-                 open_until = case when agent_breakers.failures + 1 >= $12
-                                   then clock_timestamp() + make_interval(secs => $13) end
+                 open_until = case when agent_breakers.failures + 1 >= $14
+                                   then clock_timestamp() + make_interval(secs => $15) end
          ), well as (
            update agent_breakers b set failures = 0, open_until = null, probing_until = null, updated_at = now()
-           from settled s where $4 = 'delivered' and b.tenant_id = s.tenant_id and b.agent = s.target_agent
+           from agent a where $16 and b.tenant_id = a.tenant_id and b.agent = a.target_agent
              and (b.failures > 0 or b.open_until is not null)
          ), done_probing as (
            update agent_breakers b set probing_until = null
-           from settled s where not $11 and $4 <> 'delivered' and b.tenant_id = s.tenant_id and b.agent = s.target_agent
+           from agent a where not $13 and not $16 and b.tenant_id = a.tenant_id and b.agent = a.target_agent
              and b.probing_until is not null
          )
          update agents a set enabled = false, disabled_because = 'it answered that it is gone (410)', updated_at = now()
-         from settled s where $14 and a.tenant_id = s.tenant_id and a.name = s.target_agent",
+         from agent s where $17 and a.tenant_id = s.tenant_id and a.name = s.target_agent",
     )
-    .bind(claimed.tenant_id)
-    .bind(claimed.id)
-    .bind(claimed.lease)
-    .bind(outcome.as_str())
-    .bind(&told.error)
-    .bind(told.status.map(|status| i64::from(status.as_u16())))
-    .bind(&told.body)
+    .bind(exchange.tenant)
+    .bind(ids)
+    .bind(exchange.lease)
+    .bind(statuses)
+    .bind(errors)
+    .bind(response_statuses)
+    .bind(bodies)
+    .bind(pauses)
+    .bind(used)
+    .bind(versions)
     .bind(i64::try_from(elapsed.as_millis()).unwrap_or(i64::MAX))
     .bind(settings.max_retries)
-    .bind(pause)
     .bind(told.is_failure())
     .bind(settings.breaker_threshold)
     .bind(settings.breaker_recovery.as_secs_f64())
+    .bind(told.is_well())
     .bind(told.is_gone())
-    .bind(version)
     .execute(engine)
     .await?;
     Ok(())
@@ -317,4 +394,17 @@ pub(super) async fn give_up_old(engine: &PgPool) -> Result<u64> {
     .execute(engine)
     .await?;
     Ok(done.rows_affected())
+}
+
+impl From<FactsRow> for UserFacts {
+    fn from(row: FactsRow) -> Self {
+        Self {
+            email: row.email,
+            granted: row.matrix.granted().narrowed(row.user_level.as_deref()),
+            document: row.context_data.map(Document::stored).unwrap_or_default(),
+            version: row.version.unwrap_or(FIRST_VERSION),
+            told: row.told,
+            sign_in: row.sign_in,
+        }
+    }
 }

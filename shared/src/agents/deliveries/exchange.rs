@@ -1,0 +1,148 @@
+//! One request to an agent and its answer: a delivery, or several that go together.
+
+use std::collections::HashMap;
+
+use uuid::Uuid;
+
+use super::{
+    BATCH, Deliverer,
+    envelope::{self, Event},
+    outcome::{self, Told},
+    store::{self, Claimed},
+};
+use crate::{
+    agents::{AgentName, secret},
+    error::Result,
+    ids::{TenantId, UserId},
+    outbound::{Outgoing, Unanswered},
+};
+
+/// Bytes of an agent's answer that are read.
+const LARGEST: usize = 64 * 1024;
+/// Bytes of events that go together; one that is larger goes alone.
+const BATCH_BYTES: usize = 256 * 1024;
+
+/// What is told to an agent at once.
+#[derive(Debug)]
+pub(super) struct Exchange {
+    pub(super) tenant: TenantId,
+    pub(super) agent: AgentName,
+    pub(super) lease: Uuid,
+    /// At least one; those of a user in their order.
+    pub(super) deliveries: Vec<Claimed>,
+}
+
+impl Exchange {
+    /// With whom.
+    pub(super) fn with(&self) -> (TenantId, AgentName) {
+        (self.tenant, self.agent.clone())
+    }
+
+    /// Whom each delivery is about.
+    pub(super) fn users(&self) -> Vec<UserId> {
+        self.deliveries.iter().map(|delivery| delivery.user_id).collect()
+    }
+
+    fn may_grow(&self) -> bool {
+        self.deliveries.len() < BATCH && self.deliveries.iter().all(|delivery| delivery.in_batch)
+    }
+}
+
+/// The exchanges that these deliveries make: what may go together does.
+pub(super) fn of(claimed: Vec<Claimed>) -> Vec<Exchange> {
+    let mut exchanges: Vec<Exchange> = Vec::with_capacity(claimed.len());
+    let mut batches: HashMap<(TenantId, AgentName), usize> = HashMap::new();
+    for delivery in claimed {
+        let agent = delivery.agent();
+        let batch =
+            batches.get(&agent).filter(|_| delivery.in_batch).and_then(|place| exchanges.get_mut(*place));
+        if let Some(batch) = batch {
+            batch.deliveries.push(delivery);
+            continue;
+        }
+        if delivery.in_batch {
+            batches.insert(agent.clone(), exchanges.len());
+        }
+        let (tenant, agent) = agent;
+        exchanges.push(Exchange { tenant, agent, lease: delivery.lease, deliveries: vec![delivery] });
+    }
+    exchanges
+}
+
+impl Deliverer {
+    /// Tells the agent, and writes down what came of it.
+    pub(super) async fn tell(&self, mut exchange: Exchange) -> Result<()> {
+        let begun = tokio::time::Instant::now();
+        let mut versions = Vec::new();
+        let (told, named) = match self.request(&mut exchange).await {
+            Ok((request, events)) => {
+                versions = events.into_iter().map(|event| event.version).collect();
+                match self.outbound.send(request, LARGEST, self.settings.timeout).await {
+                    Ok(answer) if exchange.deliveries.len() > 1 => {
+                        (Told::answered(&answer), outcome::named(&answer))
+                    }
+                    Ok(answer) => (Told::answered(&answer), HashMap::new()),
+                    Err(Unanswered::Refused(error)) => (Told::impossible(&error), HashMap::new()),
+                    Err(Unanswered::NotSent(error) | Unanswered::Unknown(error)) => {
+                        (Told::silent(&error), HashMap::new())
+                    }
+                }
+            }
+            // A database that is away says nothing about the delivery: it is claimed again when its lease is over.
+            Err(error) if error.database().is_some() => return Err(error),
+            Err(error) => (Told::impossible(&error), HashMap::new()),
+        };
+        versions.resize(exchange.deliveries.len(), None);
+        let each = outcome::settlements(&exchange.deliveries, &versions, &told, &named, &self.settings);
+        let elapsed = begun.elapsed();
+        for (delivery, settlement) in exchange.deliveries.iter().zip(&each) {
+            tracing::debug!(
+                agent_name = exchange.agent.as_str(),
+                tenant_id = %exchange.tenant,
+                user_id = %delivery.user_id,
+                event_type = delivery.event_type.as_str(),
+                outcome = settlement.outcome.as_str(),
+                together = exchange.deliveries.len(),
+                duration_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX),
+                "a delivery"
+            );
+        }
+        store::settle(&self.engine, &exchange, &told, &each, elapsed, &self.settings).await
+    }
+
+    /// What is sent. The exchange is as large as it may be then: followers of its deliveries have joined it, and what is too much
+    /// for one request is left to others.
+    async fn request(&self, exchange: &mut Exchange) -> Result<(Outgoing, Vec<Event>)> {
+        if exchange.may_grow() {
+            let room = BATCH - exchange.deliveries.len();
+            let followers = store::claim_followers(&self.engine, exchange, self.lease(), room).await?;
+            exchange.deliveries.extend(followers);
+            // In the order in which they were written, which is also each user's.
+            exchange.deliveries.sort_by_key(|delivery| delivery.seq);
+        }
+        let facts = store::facts(&self.engine, exchange).await?;
+        let mut keys = Vec::with_capacity(facts.secrets.len());
+        for (id, sealed) in &facts.secrets {
+            keys.push(secret::open(&self.vault, exchange.tenant, &exchange.agent, *id, sealed)?);
+        }
+        let mut events = envelope::events(&exchange.deliveries, &facts.users);
+        let fitting = fitting(&events);
+        events.truncate(fitting);
+        let left = exchange.deliveries.split_off(fitting);
+        if !left.is_empty() {
+            store::put_back(&self.engine, &left).await?;
+        }
+        let request = envelope::request(exchange, &events, &facts.endpoint, &keys, &self.settings)?;
+        Ok((request, events))
+    }
+}
+
+/// How many of the first events go in one request.
+fn fitting(events: &[Event]) -> usize {
+    let mut bytes = 0;
+    let fitting = events.iter().take_while(|event| {
+        bytes += event.body.to_string().len();
+        bytes <= BATCH_BYTES
+    });
+    fitting.count().max(1)
+}
