@@ -315,6 +315,7 @@ fn delivery_settings(config: &Config) -> DeliverySettings {
         breaker_recovery: agents.breaker_recovery,
         token_key: agents.jwt_secret.clone(),
         issuer: config.public_url.as_str().trim_end_matches('/').to_owned(),
+        default_tenant: config.default_tenant,
     }
 }
 

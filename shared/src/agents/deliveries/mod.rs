@@ -66,6 +66,8 @@ pub struct DeliverySettings {
     /// What tokens for agents are signed with, and who signs them.
     pub token_key: SecretString,
     pub issuer: String,
+    /// `DEFAULT_TENANT_ID`: whoever belongs to no other tenant belongs to it.
+    pub default_tenant: TenantId,
 }
 
 /// Delivers what is due.
@@ -185,7 +187,17 @@ impl Deliverer {
             busy.iter().filter(|(_, count)| **count >= AT_ONCE_TO_ONE).map(|(agent, _)| agent).collect();
         let lease = self.lease();
         let most = Most { in_all: most, alone: AT_ONCE_TO_ONE, in_batch: BATCH };
-        let claimed = store::claim(&self.engine, Uuid::new_v4(), lease, &most, &full).await?;
+        let claimed = loop {
+            let default_tenant = self.settings.default_tenant;
+            let mut claimed =
+                store::claim(&self.engine, Uuid::new_v4(), lease, &most, &full, default_tenant).await?;
+            let all = claimed.len();
+            claimed.retain(|delivery| delivery.belongs);
+            // Dead letters alone: those behind them are due by now.
+            if all == 0 || !claimed.is_empty() {
+                break claimed;
+            }
+        };
         let mut free = Vec::with_capacity(claimed.len());
         for delivery in claimed {
             // An agent whose breaker was open is asked once, by whoever gets there first.
@@ -202,5 +214,74 @@ impl Deliverer {
     /// For how long what is claimed is ours.
     fn lease(&self) -> Duration {
         self.settings.timeout + MARGIN
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::TestDb;
+
+    #[tokio::test]
+    async fn only_active_tenants_are_told_and_only_of_those_who_belong_there() {
+        let db = TestDb::new().await;
+        let admin = db.admin();
+        sqlx::raw_sql(
+            "insert into tenants (id, name) values ('0198c0de-0000-7000-8000-0000000000aa', 'on'),
+                                                   ('0198c0de-0000-7000-8000-0000000000bb', 'off'),
+                                                   ('0198c0de-0000-7000-8000-0000000000dd', 'default');
+             insert into agents (tenant_id, name, endpoint) select id, 'agent', 'https://agents.example.com' from tenants;
+             insert into users (id) values ('0198c0de-0000-7000-8000-000000000001'), ('0198c0de-0000-7000-8000-000000000002');
+             insert into memberships (tenant_id, user_id, role)
+             select t.id, u.id, 'member' from tenants t, users u where t.name <> 'default' and u.id::text like '%1';
+             select user_event(t.id, u.id, kind, '{}', t.name || right(u.id::text, 1) || kind)
+             from tenants t, users u, (values ('user_login'), ('user_logout')) kinds (kind)
+             order by kind;
+             update tenants set state = 'suspended' where name = 'off'",
+        )
+        .execute(&admin)
+        .await
+        .unwrap();
+        let default = TenantId("0198c0de-0000-7000-8000-0000000000dd".parse().unwrap());
+        let claim = async || {
+            let most = Most { in_all: 100, alone: 100, in_batch: 100 };
+            let time = Duration::from_secs(10);
+            let claimed = store::claim(&db.engine, Uuid::new_v4(), time, &most, &[], default).await.unwrap();
+            let mut claimed: Vec<_> =
+                claimed.into_iter().map(|one| (one.correlation_id.unwrap(), one.belongs)).collect();
+            claimed.sort();
+            claimed
+        };
+        let found = |name: &str, belongs: bool| (name.to_owned(), belongs);
+        // One is a member of both tenants, and so no business of the default one's; two belongs to none.
+        assert_eq!(
+            claim().await,
+            [
+                found("default1user_login", false),
+                found("default2user_login", true),
+                found("on1user_login", true),
+                found("on2user_login", false)
+            ]
+        );
+        // Behind the dead letters: an id alone.
+        assert_eq!(claim().await, [found("default1user_logout", true), found("on2user_logout", true)]);
+        assert!(claim().await.is_empty());
+        let dead: Vec<String> = sqlx::query_scalar(
+            "select correlation_id || ': ' || error_message from agent_notification_events
+             where status = 'failed' and processed_at is not null and lease is null order by 1",
+        )
+        .fetch_all(&admin)
+        .await
+        .unwrap();
+        let left = "the user left the tenant";
+        assert_eq!(dead, [format!("default1user_login: {left}"), format!("on2user_login: {left}")]);
+        sqlx::query("update agent_notification_events set status = 'delivered' where tenant_id <> $1")
+            .bind(Uuid::from_u128(0x0198_c0de_0000_7000_8000_0000_0000_00bb))
+            .execute(&admin)
+            .await
+            .unwrap();
+        assert_eq!(store::next_due(&db.engine).await.unwrap(), None, "a suspended tenant's wait");
+        sqlx::query("update tenants set state = 'active'").execute(&admin).await.unwrap();
+        assert!(store::next_due(&db.engine).await.unwrap().is_some());
     }
 }

@@ -241,6 +241,7 @@ mod tests {
             breaker_recovery: Duration::from_secs(30),
             token_key: "k".into(),
             issuer: "http://localhost".to_owned(),
+            default_tenant: TenantId::generate(),
         }
     }
 
@@ -305,6 +306,7 @@ mod tests {
             lease: Uuid::nil(),
             breaker_was_open: false,
             in_batch: true,
+            belongs: true,
         };
         users.iter().enumerate().map(delivery).collect()
     }

@@ -41,6 +41,9 @@ pub(super) struct Claimed {
     pub(super) breaker_was_open: bool,
     /// It may go together with others to its agent.
     pub(super) in_batch: bool,
+    /// Whether its user belongs to the tenant. Otherwise it is a dead letter by now; that somebody signed out is told all the same, by
+    /// their id alone.
+    pub(super) belongs: bool,
 }
 
 impl Claimed {
@@ -117,6 +120,7 @@ pub(super) async fn claim(
     time: Duration,
     most: &Most,
     full: &[&(TenantId, AgentName)],
+    default_tenant: TenantId,
 ) -> Result<Vec<Claimed>> {
     let full_tenants: Vec<TenantId> = full.iter().map(|(tenant, _)| *tenant).collect();
     let full_agents: Vec<&str> = full.iter().map(|(_, agent)| agent.as_str()).collect();
@@ -126,6 +130,7 @@ pub(super) async fn claim(
                   b.open_until is not null and flag_is_on('CIRCUIT_BREAKER_ENABLED', d.target_agent) as breaker_was_open
            from agent_notification_events d
            join agents a on a.tenant_id = d.tenant_id and a.name = d.target_agent and a.enabled
+           join tenants n on n.id = d.tenant_id and n.state = 'active'
            left join agent_breakers b on b.tenant_id = d.tenant_id and b.agent = d.target_agent
            where d.status in ('pending', 'retry') and d.due_at <= clock_timestamp()
              and (d.leased_until is null or d.leased_until < clock_timestamp())
@@ -144,7 +149,8 @@ pub(super) async fn claim(
                                      order by h.due_at) as place
            from heads h
          ), chosen as (
-           select d.tenant_id, d.id, p.breaker_was_open, p.in_batch
+           select d.tenant_id, d.id, p.breaker_was_open, p.in_batch,
+                  d.event_type = 'user_logout' or belongs(d.tenant_id, d.user_id, $8) as belongs
            from agent_notification_events d join placed p on p.tenant_id = d.tenant_id and p.id = d.id
            where p.place <= case when p.breaker_was_open then 1 when p.in_batch then $7 else $6 end
              and d.status in ('pending', 'retry') and (d.leased_until is null or d.leased_until < clock_timestamp())
@@ -152,10 +158,14 @@ pub(super) async fn claim(
            for update of d skip locked
          )
          update agent_notification_events d
-           set lease = $1, leased_until = statement_timestamp() + make_interval(secs => $2)
+           set lease = case when c.belongs then $1::uuid end,
+               leased_until = case when c.belongs then statement_timestamp() + make_interval(secs => $2) end,
+               status = case when c.belongs then d.status else 'failed' end,
+               error_message = case when c.belongs then d.error_message else 'the user left the tenant' end,
+               processed_at = case when c.belongs then d.processed_at else clock_timestamp() end
          from chosen c where d.tenant_id = c.tenant_id and d.id = c.id
          returning d.tenant_id, d.id, d.event_id, d.target_agent, d.user_id, d.event_type, d.payload, d.retry_count,
-                   d.correlation_id, d.created_at, d.seq, d.lease, c.breaker_was_open, c.in_batch",
+                   d.correlation_id, d.created_at, d.seq, $1::uuid as lease, c.breaker_was_open, c.in_batch, c.belongs",
     )
     .bind(lease)
     .bind(time.as_secs_f64())
@@ -164,6 +174,7 @@ pub(super) async fn claim(
     .bind(&full_agents)
     .bind(i64::try_from(most.alone).unwrap_or(i64::MAX))
     .bind(i64::try_from(most.in_batch).unwrap_or(i64::MAX))
+    .bind(default_tenant)
     .fetch_all(engine)
     .await?)
 }
@@ -194,7 +205,7 @@ pub(super) async fn claim_followers(
            set lease = $4, leased_until = statement_timestamp() + make_interval(secs => $5)
          from next n where d.tenant_id = $1 and d.id = n.id
          returning d.tenant_id, d.id, d.event_id, d.target_agent, d.user_id, d.event_type, d.payload, d.retry_count,
-                   d.correlation_id, d.created_at, d.seq, d.lease, false as breaker_was_open, true as in_batch",
+                   d.correlation_id, d.created_at, d.seq, d.lease, false as breaker_was_open, true as in_batch, true as belongs",
     )
     .bind(exchange.tenant)
     .bind(&exchange.agent)
@@ -371,6 +382,7 @@ pub(super) async fn next_due(engine: &PgPool) -> Result<Option<Duration>> {
                   - clock_timestamp())::float8
          from agent_notification_events d
          join agents a on a.tenant_id = d.tenant_id and a.name = d.target_agent and a.enabled
+         join tenants n on n.id = d.tenant_id and n.state = 'active'
          left join agent_breakers b on b.tenant_id = d.tenant_id and b.agent = d.target_agent
          where d.status in ('pending', 'retry')
            and not exists (select from queues where name = 'agent-deliveries' and paused_at is not null)
