@@ -3,7 +3,7 @@
 //! `message` is written for the client; `source` is for the log and is never shown. Status codes belong to the API,
 //! so this file knows only the taxonomy of [O2].
 
-use std::{borrow::Cow, error::Error as StdError, fmt};
+use std::{borrow::Cow, error::Error as StdError, fmt, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
@@ -97,8 +97,8 @@ pub enum Invalid {
     MediaType,
 }
 
-/// A failure, ready to be answered and to be logged.
-#[derive(Debug)]
+/// A failure, ready to be answered and to be logged. Copies share their cause.
+#[derive(Debug, Clone)]
 pub struct Error {
     /// The code of the taxonomy.
     pub code: Code,
@@ -110,7 +110,7 @@ pub struct Error {
     pub invalid: Invalid,
     /// More members for the answer's body (such as the running job of a conflict).
     pub details: Option<serde_json::Map<String, serde_json::Value>>,
-    source: Option<Box<dyn StdError + Send + Sync>>,
+    source: Option<Arc<dyn StdError + Send + Sync>>,
 }
 
 impl Error {
@@ -156,6 +156,7 @@ impl Error {
     /// The same error with its cause, which goes to the log only.
     #[must_use]
     pub fn with_source(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        let source: Box<dyn StdError + Send + Sync> = source.into();
         self.source = Some(source.into());
         self
     }

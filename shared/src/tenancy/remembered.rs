@@ -4,7 +4,6 @@
 //! time for each key; whoever comes meanwhile waits for it and shares its answer, or its failure for a second.
 
 use std::{
-    borrow::Cow,
     collections::HashMap,
     hash::Hash,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -13,7 +12,7 @@ use std::{
 
 use tokio::sync::Mutex as Gate;
 
-use crate::error::{Code, Error, Result};
+use crate::error::{Error, Result};
 
 /// How long a failure is shared, so that many callers do not queue up for a directory that is down.
 const FAILED: Duration = Duration::from_secs(1);
@@ -28,7 +27,7 @@ pub(crate) struct Remembered<K, V> {
 enum Known<V> {
     Nothing,
     Answer(V, Instant),
-    Failure(Code, Cow<'static, str>, Instant),
+    Failure(Error, Instant),
 }
 
 impl<K: Eq + Hash + Clone, V: Clone> Remembered<K, V> {
@@ -49,9 +48,7 @@ impl<K: Eq + Hash + Clone, V: Clone> Remembered<K, V> {
         let mut known = gate.lock().await;
         match &*known {
             Known::Answer(answer, since) if since.elapsed() < self.believed => return Ok(answer.clone()),
-            Known::Failure(code, message, since) if since.elapsed() < FAILED => {
-                return Err(Error::new(*code, message.clone()));
-            }
+            Known::Failure(error, since) if since.elapsed() < FAILED => return Err(error.clone()),
             _ => {}
         }
         // A caller who goes away in the midst of it leaves no old answer behind.
@@ -60,7 +57,7 @@ impl<K: Eq + Hash + Clone, V: Clone> Remembered<K, V> {
         let answer = look_up().await;
         *known = match &answer {
             Ok(answer) => Known::Answer(answer.clone(), begun),
-            Err(error) => Known::Failure(error.code, error.message.clone(), Instant::now()),
+            Err(error) => Known::Failure(error.clone(), Instant::now()),
         };
         answer
     }
@@ -103,6 +100,7 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
+    use crate::error::Code;
 
     #[tokio::test]
     async fn a_crowd_costs_one_look_up() {
@@ -144,5 +142,16 @@ mod tests {
             assert_eq!(remembered.get(&"a", failing).await.unwrap_err().code, Code::Internal);
         }
         assert_eq!(looks.load(Ordering::SeqCst), 3);
+    }
+
+    #[tokio::test]
+    async fn whoever_shares_a_failure_knows_whether_to_try_again() {
+        let remembered: Remembered<&str, u8> = Remembered::new(Duration::ZERO, 10);
+        for _ in 0..2 {
+            let failed = remembered.get(&"a", async || Err(sqlx::Error::PoolTimedOut.into())).await;
+            let failed = failed.unwrap_err();
+            assert!(failed.is_transient(), "{failed:?}");
+            assert_eq!(failed.origin, crate::error::Origin::Db);
+        }
     }
 }
