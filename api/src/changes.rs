@@ -1,7 +1,8 @@
 //! The change feed as an event stream [W8].
 //!
 //! A stream is a cursor and a follower of the hub. It reads a page, in a transaction as its caller, only when the hub
-//! says that there may be one, and the next page only when the client has taken this one.
+//! says that there may be one, and the next page only when the client has taken this one. Who the caller is, and what they
+//! may see, is looked at again while the stream lasts.
 
 use std::{collections::VecDeque, fmt::Write as _, time::Duration};
 
@@ -11,11 +12,11 @@ use serde::Serialize;
 use serde_json::json;
 use shared::{
     error::Code,
-    identity::Actor,
     workspace::changes::{self, Cursor, Follower, PageQuery},
 };
 
 use crate::{
+    auth::{Looked, Reader},
     sse::{self, Counted, retry_line},
     state::App,
 };
@@ -26,7 +27,7 @@ const PAGE: i64 = 100;
 /// An open stream of changes.
 pub(crate) struct ChangeStream {
     app: App,
-    actor: Actor,
+    reader: Reader,
     follower: Follower,
     cursor: Cursor,
     items: bool,
@@ -47,7 +48,7 @@ enum Heard {
 
 impl ChangeStream {
     /// From after this cursor. The follower must have been made before the cursor was taken.
-    pub(crate) fn new(app: &App, actor: Actor, follower: Follower, cursor: Cursor, items: bool) -> Self {
+    pub(crate) fn new(app: &App, reader: Reader, follower: Follower, cursor: Cursor, items: bool) -> Self {
         // By itself, so that the client sees the stream open, and has a cursor before there is a change.
         let mut start = retry_line(Duration::from_millis(rand::random_range(1000..=5000))).to_vec();
         start.extend_from_slice(&frame(
@@ -57,7 +58,7 @@ impl ChangeStream {
         ));
         Self {
             app: app.clone(),
-            actor,
+            reader,
             follower,
             cursor,
             items,
@@ -70,6 +71,17 @@ impl ChangeStream {
 
     async fn next(&mut self) -> Option<Bytes> {
         loop {
+            if self.reader.is_due() && !self.ended {
+                match self.reader.look(&self.app).await {
+                    Looked::Same => {}
+                    // Without the cursor, which may be after what is written and not sent.
+                    Looked::Unknown => return Some(sse::KEEPALIVE),
+                    Looked::Over(bytes) => {
+                        (self.ended, self.ready) = (true, VecDeque::new());
+                        return Some(bytes);
+                    }
+                }
+            }
             if let Some(bytes) = self.ready.pop_front() {
                 return Some(bytes);
             }
@@ -100,7 +112,7 @@ impl ChangeStream {
     async fn read(&mut self) {
         let query = PageQuery { limit: PAGE, items: self.items };
         let page = async {
-            let mut tx = self.app.tenants.begin(&self.actor).await?;
+            let mut tx = self.app.tenants.begin(self.reader.actor()).await?;
             let page = changes::page(&mut tx, &self.cursor, query).await?;
             tx.commit().await?;
             let cursor = Cursor::read(&page.next_cursor)?;

@@ -23,6 +23,7 @@ use shared::{
 use tokio::time::Instant;
 
 use crate::{
+    auth::{Looked, Reader},
     direct::WantsConnection,
     error::{self, Answer, Failure},
     request::NoAnswer,
@@ -31,6 +32,8 @@ use crate::{
 
 /// Events are joined into one write up to this many bytes; a larger one goes alone.
 const WRITE: usize = 16 * 1024;
+/// A comment, so that nobody on the way takes the stream for dead.
+pub(crate) const KEEPALIVE: Bytes = Bytes::from_static(b":keepalive\n\n");
 /// The pause before a failed look at the database is made again.
 pub(crate) const AGAIN: Duration = Duration::from_millis(250);
 
@@ -81,6 +84,7 @@ fn no_answer() -> Response {
 /// An open stream.
 pub(crate) struct Stream {
     app: App,
+    reader: Reader,
     place: Place,
     /// Events that the hub gave and the client has not been sent.
     ready: vec::IntoIter<Arc<Event>>,
@@ -102,7 +106,6 @@ enum Place {
 }
 
 struct SessionStream {
-    actor: Actor,
     conversation: ConversationId,
     posted: TurnPosted,
     /// Whether to go on after a turn's end.
@@ -154,10 +157,11 @@ enum Heard {
 }
 
 impl Stream {
-    fn new(app: &App, place: Place, session: Option<Box<SessionStream>>) -> Self {
+    fn new(app: &App, reader: Reader, place: Place, session: Option<Box<SessionStream>>) -> Self {
         let retry = Duration::from_millis(rand::random_range(1000..=5000));
         Self {
             app: app.clone(),
+            reader,
             place,
             ready: vec::IntoIter::default(),
             session,
@@ -167,29 +171,27 @@ impl Stream {
     }
 
     /// Of one turn, from after this event.
-    pub(crate) fn of_turn(app: &App, actor: &Actor, start: &StreamStart, seq: i64) -> Self {
-        let follower = app.hub.follow(actor.tenant, start.turn, seq);
-        Self::new(app, Place::In { turn_no: start.turn_no, follower }, None)
+    pub(crate) fn of_turn(app: &App, reader: Reader, start: &StreamStart, seq: i64) -> Self {
+        let follower = app.hub.follow(reader.actor().tenant, start.turn, seq);
+        Self::new(app, reader, Place::In { turn_no: start.turn_no, follower }, None)
     }
 
     /// Of a session; [`Self::at`] or [`Self::after`] say where it begins.
     pub(crate) fn of_session(
         app: &App,
-        actor: &Actor,
+        reader: Reader,
         conversation: ConversationId,
         posted: TurnPosted,
         follow: bool,
     ) -> Self {
-        let session = SessionStream { actor: actor.clone(), conversation, posted, follow };
-        Self::new(app, Place::End, Some(Box::new(session)))
+        let session = SessionStream { conversation, posted, follow };
+        Self::new(app, reader, Place::End, Some(Box::new(session)))
     }
 
     /// Begins within this turn.
     pub(crate) fn at(mut self, start: &StreamStart, seq: i64) -> Self {
-        if let Some(session) = &self.session {
-            let follower = self.app.hub.follow(session.actor.tenant, start.turn, seq);
-            self.place = Place::In { turn_no: start.turn_no, follower };
-        }
+        let follower = self.app.hub.follow(self.reader.actor().tenant, start.turn, seq);
+        self.place = Place::In { turn_no: start.turn_no, follower };
         self
     }
 
@@ -206,6 +208,16 @@ impl Stream {
             return Some(retry_line(retry));
         }
         loop {
+            if self.reader.is_due() && !matches!(self.place, Place::End) {
+                match self.reader.look(&self.app).await {
+                    Looked::Same => {}
+                    Looked::Unknown => return Some(KEEPALIVE),
+                    Looked::Over(bytes) => {
+                        self.place = Place::End;
+                        return Some(bytes);
+                    }
+                }
+            }
             if let Some(bytes) = self.write() {
                 return Some(bytes);
             }
@@ -215,7 +227,7 @@ impl Stream {
             let (keepalive, draining) = (self.app.config.stream_keepalive, self.app.draining.clone());
             let heard = tokio::select! {
                 biased;
-                heard = hear(&self.app, &mut self.place, self.session.as_deref_mut()) => heard,
+                heard = hear(&self.app, self.reader.actor(), &mut self.place, self.session.as_deref_mut()) => heard,
                 () = draining.cancelled() => Heard::Draining,
                 () = tokio::time::sleep(keepalive) => Heard::Silence,
             };
@@ -223,12 +235,10 @@ impl Stream {
                 Heard::Events(events) if events.is_empty() => self.place = Place::End,
                 Heard::Events(events) => self.ready = events.into_iter(),
                 Heard::Turn(start) => {
-                    if let Some(session) = &self.session {
-                        let follower = self.app.hub.follow(session.actor.tenant, start.turn, 0);
-                        self.place = Place::In { turn_no: start.turn_no, follower };
-                    }
+                    let follower = self.app.hub.follow(self.reader.actor().tenant, start.turn, 0);
+                    self.place = Place::In { turn_no: start.turn_no, follower };
                 }
-                Heard::Silence => return Some(Bytes::from_static(b":keepalive\n\n")),
+                Heard::Silence => return Some(KEEPALIVE),
                 Heard::Draining => {
                     self.place = Place::End;
                     // Soon, as another process is ready, but not all at once.
@@ -273,21 +283,23 @@ pub(crate) fn retry_line(retry: Duration) -> Bytes {
 }
 
 /// Waits for what comes next. Cancel-safe: nothing is taken that is not answered.
-async fn hear(app: &App, place: &mut Place, session: Option<&mut SessionStream>) -> Heard {
+async fn hear(app: &App, actor: &Actor, place: &mut Place, session: Option<&mut SessionStream>) -> Heard {
     match (place, session) {
         (Place::In { follower, .. }, _) => Heard::Events(follower.next().await),
-        (Place::After { turn_no }, Some(session)) => Heard::Turn(next_turn(app, turn_no, session).await),
+        (Place::After { turn_no }, Some(session)) => {
+            Heard::Turn(next_turn(app, actor, turn_no, session).await)
+        }
         _ => Heard::Events(Vec::new()),
     }
 }
 
 /// The conversation's next turn, in the order of their numbers. Moves `turn_no` past turns that are no longer there.
-async fn next_turn(app: &App, turn_no: &mut i64, session: &mut SessionStream) -> StreamStart {
+async fn next_turn(app: &App, actor: &Actor, turn_no: &mut i64, session: &mut SessionStream) -> StreamStart {
     loop {
         let newest = session.posted.after(*turn_no).await;
         while *turn_no < newest {
             // In a box: an idle stream is as large as the largest thing it may come to wait for.
-            let next = app.turns.stream_of(&session.actor, session.conversation, Some(*turn_no + 1));
+            let next = app.turns.stream_of(actor, session.conversation, Some(*turn_no + 1));
             match Box::pin(next).await {
                 Ok(Some(start)) if !start.past_retention => return start,
                 Ok(_) => *turn_no += 1,

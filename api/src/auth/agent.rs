@@ -39,8 +39,11 @@ impl FromRequestParts<App> for AgentCaller {
     }
 }
 
-/// With `Bearer` before it or without.
-fn token(headers: &HeaderMap) -> Result<SecretString> {
+/// The token of a request, with `Bearer` before it or without.
+///
+/// # Errors
+/// 401.
+pub(crate) fn token(headers: &HeaderMap) -> Result<SecretString> {
     let mut values = headers.get_all(HEADER).iter();
     let (Some(value), None) = (values.next(), values.next()) else {
         return Err(Error::new(

@@ -9,12 +9,14 @@ mod cookie;
 pub(crate) mod event;
 mod known;
 mod last_use;
+mod reader;
 mod roles;
 mod scopes;
+mod shown;
 mod tenant;
 
 use axum::extract::{FromRequestParts, MatchedPath};
-use http::{HeaderMap, header, request::Parts};
+use http::request::Parts;
 use secrecy::{ExposeSecret as _, SecretString};
 use shared::{
     config::Config,
@@ -27,9 +29,11 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Span, field::display};
 
 pub(crate) use self::{
-    agent::AgentCaller,
+    agent::{AgentCaller, token as agent_token},
     cookie::Cookies,
+    reader::{Looked, Reader},
     roles::{Admin, Operator, Steward},
+    shown::{Shown, shown},
 };
 use self::{
     known::{Found, Known},
@@ -93,13 +97,6 @@ pub(crate) struct Callers {
     known: Known,
     last_use: LastUse,
     pub(crate) tenants: tenant::Tenants,
-}
-
-/// A credential as the request has it.
-enum Shown {
-    Bearer(SecretString),
-    ApiKey(SecretString),
-    Cookie(SecretString),
 }
 
 impl Callers {
@@ -185,18 +182,9 @@ impl Callers {
     /// 401 without a credential or with one that is not good; 403 when it may not be used for this, or when nothing
     /// shows that a browser's request is meant; the database's.
     pub(crate) async fn principal(&self, parts: &Parts) -> Result<Principal> {
-        let shown = self.shown(&parts.headers)?;
-        let found = match &shown {
-            Shown::Bearer(token) => {
-                self.known.find("bearer", token.expose_secret().as_bytes(), self.by_bearer(token)).await
-            }
-            Shown::ApiKey(key) => {
-                self.known.find("key", key.expose_secret().as_bytes(), self.by_key(key)).await
-            }
-            Shown::Cookie(cookie) => {
-                self.known.find("cookie", cookie.expose_secret().as_bytes(), self.by_cookie(cookie)).await
-            }
-        };
+        let shown = shown(&parts.headers, &self.cookies)?;
+        let credential = shown.secret().expose_secret().as_bytes();
+        let found = self.known.find(shown.kind(), credential, self.look_up(&shown)).await;
         let found = found?.filter(|found| {
             let audience = found.audience.as_deref();
             audience.is_none_or(|audience| self.sign_ins.is_for(audience, parts.uri.path()))
@@ -220,36 +208,17 @@ impl Callers {
         self.last_use.write().await;
     }
 
-    /// A header that a program sets wins over a cookie that a browser adds by itself.
-    fn shown(&self, headers: &HeaderMap) -> Result<Shown> {
-        if let Some(value) = headers.get(header::AUTHORIZATION) {
-            let text = value.to_str().unwrap_or_default();
-            return match text.split_once(' ') {
-                Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") && token.len() <= LONGEST => {
-                    Ok(Shown::Bearer(token.trim().into()))
-                }
-                _ => {
-                    Err(Error::new(Code::Auth, "the header Authorization takes: Bearer and an access token"))
-                }
-            };
+    async fn look_up(&self, shown: &Shown) -> Result<Option<Found>> {
+        match shown {
+            Shown::Bearer(token) => self.by_bearer(token).await,
+            Shown::ApiKey(key) => self.by_key(key).await,
+            Shown::Cookie(cookie) => self.by_cookie(cookie).await,
         }
-        if let Some(value) = headers.get("x-api-key") {
-            return match value.to_str() {
-                Ok(key) if key.len() <= LONGEST => Ok(Shown::ApiKey(key.into())),
-                _ => Err(Shown::ApiKey(SecretString::default()).unknown()),
-            };
-        }
-        self.cookies.session(headers).map(Shown::Cookie).ok_or_else(|| {
-            Error::new(
-                Code::Auth,
-                "a credential is required: Authorization: Bearer with an access token, X-API-Key, or a session's cookie",
-            )
-        })
     }
 
     async fn by_key(&self, key: &SecretString) -> Result<Option<Found>> {
-        let principal = identity::by_api_key(&self.app, &KeyHash::of(key)).await?;
-        Ok(principal.map(|principal| self.used(Found { principal, audience: None, good_for: None })))
+        let found = identity::by_api_key(&self.app, &KeyHash::of(key)).await?;
+        Ok(found.map(|(principal, good_for)| self.used(Found { principal, audience: None, good_for })))
     }
 
     async fn by_cookie(&self, cookie: &SecretString) -> Result<Option<Found>> {
@@ -276,16 +245,5 @@ impl Callers {
     fn used(&self, found: Found) -> Found {
         self.last_use.note(found.principal.credential);
         found
-    }
-}
-
-impl Shown {
-    /// The one refusal of each kind: it does not say why.
-    fn unknown(&self) -> Error {
-        match self {
-            Self::ApiKey(_) => Error::new(Code::Auth, "the API key is unknown, expired or revoked"),
-            Self::Bearer(_) => identity::not_good(),
-            Self::Cookie(_) => Error::new(Code::Auth, "the session has ended; sign in again"),
-        }
     }
 }

@@ -16,7 +16,7 @@ use shared::{
 use utoipa::ToSchema;
 
 use crate::{
-    auth,
+    auth::{self, Reader},
     changes::ChangeStream,
     error::{Answer, ErrorBody, unreadable},
     extract::parameters,
@@ -121,7 +121,8 @@ async fn begin(app: &App, parts: &Parts) -> Answer<Opening<ChangeStream>> {
     // A cursor that is gone is refused now, when there is a status to say so with.
     changes::page(&mut tx, &cursor, PageQuery { limit: 1, items: false }).await?;
     tx.commit().await?;
-    Ok(Opening::Stream(ChangeStream::new(app, actor, follower, cursor, items)))
+    let reader = Reader::new(app, parts, &actor)?;
+    Ok(Opening::Stream(ChangeStream::new(app, reader, follower, cursor, items)))
 }
 
 async fn cursor(tx: &mut TenantTx, since: Option<&str>) -> Answer<Cursor> {

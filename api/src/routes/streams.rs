@@ -12,7 +12,7 @@ use shared::{
 use tracing::{Span, field::display};
 
 use crate::{
-    auth,
+    auth::{self, Reader},
     error::{Answer, ErrorBody, unreadable},
     extract::{Job, parameters},
     headers::{self, LastEventId},
@@ -65,7 +65,7 @@ async fn begin_at_job(app: &App, turn: TurnId, parts: &Parts) -> Answer<Opening>
     if is_over(&start, seq)? {
         return Ok(Opening::Nothing);
     }
-    Ok(Opening::Stream(Stream::of_turn(app, &actor, &start, seq)))
+    Ok(Opening::Stream(Stream::of_turn(app, Reader::new(app, parts, &actor)?, &start, seq)))
 }
 
 /// Whether nothing comes after this event any more.
@@ -124,7 +124,7 @@ async fn begin_at_session(app: &App, parts: &Parts) -> Answer<Opening> {
     let conversation = session.conversation;
     // Before looking, so that no turn can be missed.
     let posted = app.hub.turn_posted(actor.tenant, conversation);
-    let stream = Stream::of_session(app, &actor, conversation, posted, follow);
+    let stream = Stream::of_session(app, Reader::new(app, parts, &actor)?, conversation, posted, follow);
     let Some(last) = last else {
         // A turn that is posted between the two looks has a higher number, and is waited for.
         let newest = app.turns.newest_turn_no(&actor, conversation).await?;

@@ -17,7 +17,11 @@ pub(crate) struct Reader {
 
 impl Reader {
     pub(crate) async fn open(app: &TestApp, path: &str, last: Option<&str>) -> Self {
-        let mut request = app.request(Method::GET, path).header("X-API-Key", MEMBER);
+        Self::open_as(app, MEMBER, path, last).await
+    }
+
+    pub(crate) async fn open_as(app: &TestApp, key: &str, path: &str, last: Option<&str>) -> Self {
+        let mut request = app.request(Method::GET, path).header("X-API-Key", key);
         if let Some(last) = last {
             request = request.header("Last-Event-ID", last);
         }

@@ -15,12 +15,14 @@ mod signing;
 mod store;
 pub(crate) mod throttle;
 
+use std::time::Duration;
+
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
 use sqlx::PgPool;
 
 pub use self::{
-    accounts::{User, user},
+    accounts::{Proven, User, user},
     email::EmailAddress,
     outside::Outside,
     passwords::{PasswordCost, Passwords},
@@ -135,10 +137,10 @@ impl KeyHash {
     }
 }
 
-/// The owner of an API key, or none when the key is unknown, expired or revoked.
+/// The owner of an API key, and for how long it is good if it expires; none when the key is unknown, expired or revoked.
 ///
 /// # Errors
 /// The database's.
-pub async fn by_api_key(app: &PgPool, key: &KeyHash) -> Result<Option<Principal>> {
+pub async fn by_api_key(app: &PgPool, key: &KeyHash) -> Result<Option<(Principal, Option<Duration>)>> {
     store::by_key_hash(app, &key.0).await
 }

@@ -1,5 +1,7 @@
 //! SQL of identity.
 
+use std::time::Duration;
+
 use sqlx::PgPool;
 
 use super::{Credential, CredentialTenant, Principal, Role, Scopes};
@@ -19,6 +21,8 @@ struct KeyRow {
     email: Option<String>,
     email_verified: bool,
     timezone: String,
+    /// Seconds until the key expires; none when it does not.
+    good_for: Option<f64>,
 }
 
 impl From<KeyRow> for Principal {
@@ -42,17 +46,24 @@ impl From<KeyRow> for Principal {
     }
 }
 
-pub(super) async fn by_key_hash(app: &PgPool, hash: &[u8; 32]) -> Result<Option<Principal>> {
+/// The owner of a key, and for how long it is good if it expires.
+pub(super) async fn by_key_hash(
+    app: &PgPool,
+    hash: &[u8; 32],
+) -> Result<Option<(Principal, Option<Duration>)>> {
     let mut tx = crate::db::before_tenant(app).await?;
     let row: Option<KeyRow> = sqlx::query_as(
-        "select key_id, tenant_id, user_id, role, operator, scopes, email, email_verified, timezone
+        "select key_id, tenant_id, user_id, role, operator, scopes, email, email_verified, timezone,
+                extract(epoch from expires_at - clock_timestamp())::float8 as good_for
          from identity_by_key_hash($1)",
     )
     .bind(hash.as_slice())
     .fetch_optional(&mut *tx)
     .await?;
     tx.commit().await?;
-    Ok(row.map(Principal::from))
+    let good_for =
+        |row: &KeyRow| row.good_for.map(|seconds| Duration::try_from_secs_f64(seconds).unwrap_or_default());
+    Ok(row.map(|row| (good_for(&row), row)).map(|(good_for, row)| (row.into(), good_for)))
 }
 
 /// Ends the user's operator keys but the one with this hash; answers how many there were. Not marked but deleted, so that

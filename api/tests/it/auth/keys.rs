@@ -114,6 +114,25 @@ async fn a_key_ends_when_it_was_told_to() {
 }
 
 #[tokio::test]
+async fn a_key_is_not_believed_past_its_end() {
+    let app = TestApp::start().await;
+    let end = chrono::Utc::now() + chrono::TimeDelta::seconds(2);
+    let made = make(&app, MEMBER, &json!({"expires_at": end})).await;
+    let key = made["key"].as_str().unwrap();
+    assert_eq!(app.get(key, "/sessions").await.status, 200);
+    loop {
+        let before = chrono::Utc::now();
+        let status = app.get(key, "/sessions").await.status;
+        if status == 401 {
+            break;
+        }
+        assert!(before < end, "answered {status} after its end");
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    assert!(chrono::Utc::now() >= end);
+}
+
+#[tokio::test]
 async fn a_user_without_membership_has_keys_in_the_default_tenant() {
     let app = TestApp::start().await;
     let signed_in = app.sign_up("ann@example.com").await;

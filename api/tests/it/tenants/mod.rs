@@ -5,6 +5,7 @@ mod headers;
 mod invitations;
 mod members;
 mod pooler;
+mod readers;
 mod secrets;
 mod signed_in;
 mod walk;
