@@ -1,8 +1,9 @@
 //! How often a client may ask [O5]: each credential and each address has a budget of requests a minute, and a smaller one
 //! of chat turns. A budget may be spent at once and fills up steadily. Per process, in memory that is bounded.
 //!
-//! Not counted: health and metrics, and streams that are taken up again, so that a restart does not shut out those whom
-//! it cut off. A repeated Idempotency-Key is one turn, so it counts as one.
+//! Not counted: health and metrics. A stream that is taken up again counts for its address alone, so that a restart does
+//! not shut out those whom it cut off, and nobody has credentials looked up without end. A repeated Idempotency-Key of a
+//! post is one turn, so it counts as one.
 
 mod store;
 
@@ -23,22 +24,27 @@ use governor::{
     Quota, RateLimiter,
     clock::{Clock as _, DefaultClock},
 };
-use http::{HeaderMap, Method};
+use http::{HeaderMap, HeaderValue, Method};
+use secrecy::{ExposeSecret as _, SecretString};
 use shared::{
     agents::AgentName,
     config::{Config, Network},
     error::{Code, Error},
     ids::TenantId,
 };
+use url::form_urlencoded;
 
 use self::store::{Bounded, Generations};
 use crate::{
     address::{Peer, behind_proxies},
+    auth::{self, Cookies},
     error::Failure,
 };
 
 /// Keys remembered at least; twice as many at most.
 const REMEMBERED: usize = 50_000;
+/// What names a tenant: the same key in another tenant is another turn.
+const TENANT: [&str; 3] = ["x-tenant-id", "x-tb-tenant-id", "host"];
 
 type Limiter = RateLimiter<u64, Bounded, DefaultClock>;
 
@@ -52,6 +58,7 @@ struct Parts {
     /// Chat posts that were counted already, by credential and idempotency key.
     counted: Mutex<Generations<()>>,
     trusted: Vec<Network>,
+    cookies: Cookies,
     keys: RandomState,
     clock: DefaultClock,
 }
@@ -73,13 +80,18 @@ impl Budgets {
 
     /// Spends one request; how long to wait when there is nothing left.
     fn spend(&self, who: &Who, clock: &DefaultClock) -> Result<(), Duration> {
-        for (limiter, key) in [(&self.credential, who.credential), (&self.address, who.address)] {
-            if let Some(limiter) = limiter {
-                limiter.check_key(&key).map_err(|refused| refused.wait_time_from(clock.now()))?;
-            }
-        }
-        Ok(())
+        check(self.credential.as_ref(), who.credential, clock)?;
+        self.spend_of_address(who, clock)
     }
+
+    fn spend_of_address(&self, who: &Who, clock: &DefaultClock) -> Result<(), Duration> {
+        check(self.address.as_ref(), who.address, clock)
+    }
+}
+
+fn check(limiter: Option<&Limiter>, key: u64, clock: &DefaultClock) -> Result<(), Duration> {
+    let Some(limiter) = limiter else { return Ok(()) };
+    limiter.check_key(&key).map_err(|refused| refused.wait_time_from(clock.now()))
 }
 
 /// Whose budgets a request spends.
@@ -97,6 +109,7 @@ impl Limits {
             chat: Budgets::new(limits.chat_per_minute, limits.address_chat_per_minute),
             counted: Mutex::new(Generations::new(REMEMBERED)),
             trusted: config.trusted_proxies.clone(),
+            cookies: Cookies::new(config),
             keys: RandomState::new(),
             clock: DefaultClock::default(),
         }))
@@ -105,14 +118,28 @@ impl Limits {
     /// How long this request has to wait, if it has to.
     fn refused(&self, request: &Request) -> Option<Duration> {
         let route = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
-        if matches!(route, "/healthz" | "/readyz" | "/metrics") || takes_up_a_stream(route, request) {
+        if matches!(route, "/healthz" | "/readyz" | "/metrics") {
             return None;
         }
+        self.spend(route, request).err()
+    }
+
+    fn spend(&self, route: &str, request: &Request) -> Result<(), Duration> {
+        let (all, chat, clock) = (&self.0.all, &self.0.chat, &self.0.clock);
         let who = self.who(route, request);
-        let spent = self.0.all.spend(&who, &self.0.clock).and_then(|()| {
-            if is_chat(route, request.method()) { self.spend_turn(&who, request.headers()) } else { Ok(()) }
-        });
-        spent.err()
+        if takes_up_a_stream(route, request) {
+            return all.spend_of_address(&who, clock);
+        }
+        all.spend(&who, clock)?;
+        if request.method() != Method::POST {
+            return Ok(());
+        }
+        match route {
+            "/chat" | "/api/{user_id}/chat" => self.spend_post(&who, route, request.headers()),
+            // Each makes another turn, whatever keys it has.
+            "/jobs/{id}/retry" => chat.spend(&who, clock),
+            _ => Ok(()),
+        }
     }
 
     fn who(&self, route: &str, request: &Request) -> Who {
@@ -133,21 +160,22 @@ impl Limits {
 
     /// By what the client sent, before anybody looked whether it is good: whoever makes credentials up spends the budget
     /// of his address.
-    /// Only what the route looks at counts: a header beside it would be a new budget for each value.
+    /// Only what the route looks at counts, as it reads it: a header or a cookie beside it, or another spelling, would be a
+    /// new budget for each value.
     fn of_credential(&self, route: &str, headers: &HeaderMap) -> Option<u64> {
-        let names: &[&str] = if route.starts_with("/api/v1/agents/") {
-            &["x-agent-authorization"]
-        } else {
-            &["authorization", "x-api-key", "cookie"]
-        };
-        let credential = names.iter().find_map(|name| headers.get(*name))?;
-        Some(self.0.keys.hash_one((3, credential.as_bytes())))
+        let of = |kind: &str, secret: &SecretString| self.0.keys.hash_one((3, kind, secret.expose_secret()));
+        if route.starts_with("/api/v1/agents/") {
+            return auth::agent_token(headers).ok().map(|token| of("agent", &token));
+        }
+        auth::shown(headers, &self.0.cookies).ok().map(|shown| of(shown.kind(), shown.secret()))
     }
 
-    /// Spends one turn, unless a request with this key has spent it before. A key that was refused has spent nothing.
-    fn spend_turn(&self, who: &Who, headers: &HeaderMap) -> Result<(), Duration> {
+    /// Spends one turn, unless a request with this key has spent it before: a key is good once for each route and tenant. A
+    /// key that was refused has spent nothing.
+    fn spend_post(&self, who: &Who, route: &str, headers: &HeaderMap) -> Result<(), Duration> {
         let Some(key) = headers.get("idempotency-key") else { return self.0.chat.spend(who, &self.0.clock) };
-        let key = self.0.keys.hash_one((4, who.credential, key.as_bytes()));
+        let tenant = TENANT.map(|name| headers.get(name).map(HeaderValue::as_bytes));
+        let key = self.0.keys.hash_one((4, who.credential, route, tenant, key.as_bytes()));
         // Held while spending, so that a hundred requests with one key at once spend one turn.
         let mut counted = self.0.counted.lock().unwrap_or_else(PoisonError::into_inner);
         if counted.get(key).is_none() {
@@ -193,16 +221,16 @@ pub(crate) struct AgentRefused {
     pub(crate) is_news: bool,
 }
 
-/// Routes that make a turn.
-fn is_chat(route: &str, method: &Method) -> bool {
-    method == Method::POST && matches!(route, "/chat" | "/api/{user_id}/chat" | "/jobs/{id}/retry")
-}
-
 fn takes_up_a_stream(route: &str, request: &Request) -> bool {
     let query = request.uri().query().unwrap_or_default();
-    matches!(route, "/jobs/{id}/events" | "/chat/stream" | "/v1/changes/stream")
-        && (request.headers().contains_key("last-event-id")
-            || query.split('&').any(|parameter| parameter.starts_with("lastEventId=")))
+    let has = |name: &str| form_urlencoded::parse(query.as_bytes()).any(|(given, _)| given == name);
+    let is_stream = match route {
+        "/jobs/{id}/events" | "/chat/stream" => true,
+        // With `since` it is a page.
+        "/v1/changes" => !has("since"),
+        _ => false,
+    };
+    is_stream && (request.headers().contains_key("last-event-id") || has("lastEventId"))
 }
 
 /// Lets a request through, or answers 429.

@@ -74,6 +74,90 @@ async fn streams_that_are_taken_up_again_are_not_counted() {
 }
 
 #[tokio::test]
+async fn a_key_that_is_repeated_is_one_post_and_each_retry_another_turn() {
+    let app =
+        TestApp::start_with(|config| config.rate_limits = RateLimits { chat_per_minute: 4, ..NONE }).await;
+    let job = app.chat(MEMBER).await["jobId"].as_str().unwrap().to_owned();
+    let send = |path: String, tenant: Option<String>| {
+        let mut request = app.request(Method::POST, &path).header("X-API-Key", MEMBER).json(&say("hello"));
+        if let Some(tenant) = tenant {
+            request = request.header("X-Tenant-ID", tenant);
+        }
+        app.send(request.header("Idempotency-Key", "k"))
+    };
+    let retry = format!("/jobs/{job}/retry");
+    send(retry.clone(), None).await.is_error(409, "APP-409-CONFLICT");
+    assert_eq!(send("/chat".to_owned(), None).await.status, StatusCode::ACCEPTED);
+    assert_eq!(send("/chat".to_owned(), None).await.status, StatusCode::ACCEPTED);
+    // The same key in another tenant would be another turn.
+    let elsewhere = shared::ids::TenantId::generate().to_string();
+    send("/chat".to_owned(), Some(elsewhere)).await.is_error(404, "APP-404-NOT-FOUND");
+    is_refused(&send(retry, None).await);
+}
+
+#[tokio::test]
+async fn a_credential_has_one_budget_however_it_is_spelt() {
+    let app = TestApp::start_with(|config| config.rate_limits = RateLimits { per_minute: 3, ..NONE }).await;
+    for (name, spellings) in [
+        (
+            "Cookie",
+            [
+                "alfred_session=x",
+                "a=1; alfred_session=x",
+                "alfred_session=x; a=2",
+                "b=1;alfred_session=x;a=3",
+            ],
+        ),
+        ("Authorization", ["Bearer x", "bearer x", "BEARER  x", "Bearer  x"]),
+    ] {
+        for spelling in &spellings[..3] {
+            let request = app.request(Method::GET, "/sessions").header(name, *spelling);
+            app.send(request).await.is_error(401, "APP-401-AUTH");
+        }
+        is_refused(&app.send(app.request(Method::GET, "/sessions").header(name, spellings[3])).await);
+    }
+    // Cookies that are none of ours are no credential: what remains is the address.
+    for n in 0..3 {
+        let request = app.request(Method::GET, "/sessions").header("Cookie", format!("a={n}"));
+        app.send(request).await.is_error(401, "APP-401-AUTH");
+    }
+    is_refused(&app.send(app.request(Method::GET, "/sessions").header("Cookie", "a=3")).await);
+}
+
+#[tokio::test]
+async fn a_feed_that_is_taken_up_again_is_not_counted_and_its_pages_are() {
+    let app = TestApp::start_with(|config| config.rate_limits = RateLimits { per_minute: 3, ..NONE }).await;
+    let page = app.get(MEMBER, "/v1/changes?since=now").await.json();
+    let cursor = page["nextCursor"].as_str().unwrap();
+    for _ in 0..10 {
+        let request = app.request(Method::GET, "/v1/changes").header("X-API-Key", MEMBER);
+        let response = request.header("Last-Event-ID", cursor).send().await.unwrap();
+        assert_eq!(response.status(), StatusCode::OK);
+    }
+    // A page is a page, whatever else is asked for and however it is spelt.
+    for since in ["since", "s%69nce"] {
+        let path = format!("/v1/changes?lastEventId=x&{since}={cursor}");
+        assert_eq!(app.get(MEMBER, &path).await.status, StatusCode::OK);
+    }
+    is_refused(&app.get(MEMBER, &format!("/v1/changes?lastEventId=x&since={cursor}")).await);
+}
+
+#[tokio::test]
+async fn made_up_credentials_cannot_take_up_streams_without_end() {
+    let app =
+        TestApp::start_with(|config| config.rate_limits = RateLimits { address_per_minute: 4, ..NONE }).await;
+    let job = app.chat(MEMBER).await["jobId"].as_str().unwrap().to_owned();
+    let guess = |n: u32| {
+        let request = app.request(Method::GET, &format!("/jobs/{job}/events?lastEventId=1.1"));
+        app.send(request.header("X-API-Key", format!("made-up-key-{n:08}")))
+    };
+    for n in 0..3 {
+        guess(n).await.is_error(401, "APP-401-AUTH");
+    }
+    is_refused(&guess(3).await);
+}
+
+#[tokio::test]
 async fn whoever_makes_up_credentials_spends_the_budget_of_his_address() {
     let app = TestApp::start_with(|config| {
         config.rate_limits = RateLimits { address_per_minute: 3, ..NONE };
