@@ -50,6 +50,20 @@ pub(super) async fn drip(
     Ok(rows.into_iter().filter_map(|(key, wait)| Some((key.try_into().ok()?, wait))).collect())
 }
 
+/// Takes the drop out again of buckets that took one, when another bucket refused.
+pub(super) async fn take_back(engine: &PgPool, keys: &[Key]) -> Result<()> {
+    let keys: Vec<&[u8]> = keys.iter().map(Key::as_slice).collect();
+    sqlx::query(
+        "with locked as (select key from sign_in_buckets where key = any($1) order by key for no key update)
+         update sign_in_buckets b set level = greatest(0, level - 1)
+         from locked, (select set_config('synchronous_commit', 'off', true)) as relaxed where b.key = locked.key",
+    )
+    .bind(keys)
+    .execute(engine)
+    .await?;
+    Ok(())
+}
+
 /// Takes the drop out again and notes that the account was signed in to from there.
 pub(super) async fn give_back(engine: &PgPool, keys: &[Key], known: &Key) -> Result<()> {
     let keys: Vec<&[u8]> = keys.iter().map(Key::as_slice).collect();
