@@ -128,7 +128,9 @@ impl Callers {
     async fn is_still(&self, parts: &Parts, actor: &Actor) -> Result<bool> {
         let principal = self.principal(parts).await?;
         let chosen = self.tenants.standing(&principal, &parts.headers).await?.chosen?;
-        Ok((chosen.tenant, chosen.role) == (actor.tenant, actor.role)
+        // Whoever was removed and is asked in again is not in before they accept.
+        Ok(!chosen.accepts
+            && (chosen.tenant, chosen.role) == (actor.tenant, actor.role)
             && principal.user == actor.user
             && principal.scopes == actor.scopes
             && principal.operator == actor.operator)

@@ -4,7 +4,7 @@ use axum::{
     Json,
     response::{IntoResponse, Response},
 };
-use http::StatusCode;
+use http::{HeaderValue, StatusCode, header};
 use serde_json::json;
 use shared::error::{Code, Error};
 
@@ -16,12 +16,14 @@ pub(crate) struct Problem {
     status: StatusCode,
     error: &'static str,
     description: String,
+    /// Seconds until it may be tried again, if that is known.
+    retry_after: Option<u64>,
 }
 
 impl Problem {
     /// 400 with one of the RFCs' words.
     pub(crate) fn new(error: &'static str, description: impl Into<String>) -> Self {
-        Self { status: StatusCode::BAD_REQUEST, error, description: description.into() }
+        Self { status: StatusCode::BAD_REQUEST, error, description: description.into(), retry_after: None }
     }
 
     /// The one refusal of every code and refresh token that is not good: it does not say why.
@@ -43,7 +45,8 @@ impl From<Error> for Problem {
         };
         metrics::counter!("errors_total", "origin" => error.origin.as_str(), "code" => error.code.as_str())
             .increment(1);
-        Self { status, error: word, description: error.message.into_owned() }
+        let retry_after = error.details.as_ref().and_then(|details| details.get("retryAfter")?.as_u64());
+        Self { status, error: word, description: error.message.into_owned(), retry_after }
     }
 }
 
@@ -56,6 +59,10 @@ impl From<Failure> for Problem {
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let body = json!({"error": self.error, "error_description": self.description});
-        (self.status, Json(body)).into_response()
+        let mut response = (self.status, Json(body)).into_response();
+        if let Some(seconds) = self.retry_after {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        response
     }
 }

@@ -18,8 +18,8 @@ use serde::{Deserialize, Serialize};
 use shared::{
     error::{Code, Error, Result},
     identity::{
-        Credential, EmailAddress, EndedBecause, Grant, Principal, PublishedKey, Refreshed, Scope, Tokens,
-        User, not_good,
+        Credential, EmailAddress, EndedBecause, Principal, PublishedKey, Refreshed, Scope, Tokens, User,
+        not_good,
     },
 };
 use utoipa::ToSchema;
@@ -238,19 +238,20 @@ async fn try_to_login(app: &App, address: IpAddr, parts: &Parts, body: Login) ->
         cookies.must_be_own_page(parts)?;
     }
     let email = EmailAddress::parse(&body.email)?;
-    let Some(user) = sign_ins.authenticate(address, &email, body.password).await? else {
-        return Err(Error::new(Code::Auth, "the address or the password is wrong"));
-    };
-    let about = About { user: Some(user.id), ..About::default() };
+    let wrong = || Error::new(Code::Auth, "the address or the password is wrong");
+    let proven = sign_ins.authenticate(address, &email, body.password).await?.ok_or_else(wrong)?;
+    let about = About { user: Some(proven.user.id), ..About::default() };
     let from = sign_in_from(Some(address), &parts.headers);
+    // None when the password was changed since it was checked.
     if body.cookie {
-        let session = sign_ins.begin_cookie(user.id, &from).await?;
+        let session = sign_ins.log_in_cookie(&proven, &from).await?.ok_or_else(wrong)?;
         let about = About { sign_in: Some(session.sign_in), ..about };
-        return Ok((with_cookies(cookies.set(&session), JsonAnswer(SignedIn::with_cookies(user))), about));
+        let answer = JsonAnswer(SignedIn::with_cookies(proven.user));
+        return Ok((with_cookies(cookies.set(&session), answer), about));
     }
-    let tokens = sign_ins.begin_tokens(user.id, &Grant::default(), &from).await?;
+    let tokens = sign_ins.log_in_tokens(&proven, &from).await?.ok_or_else(wrong)?;
     let about = About { sign_in: Some(tokens.sign_in), ..about };
-    Ok((JsonAnswer(SignedIn::with_tokens(&tokens, user)).into_response(), about))
+    Ok((JsonAnswer(SignedIn::with_tokens(&tokens, proven.user)).into_response(), about))
 }
 
 fn with_cookies(cookies: [HeaderValue; 2], answer: impl axum::response::IntoResponse) -> Response {

@@ -1,7 +1,7 @@
 //! OAuth for MCP clients: metadata (RFC 8414), registration (RFC 7591), authorization with a person's consent, tokens (RFC 6749
 //! with PKCE), revocation (RFC 7009). Absent where an outside issuer signs people in.
 
-use std::time::Instant;
+use std::{net::IpAddr, time::Instant};
 
 use axum::{
     Json as JsonAnswer,
@@ -104,21 +104,23 @@ pub(crate) struct RegisteredClient {
         (status = 404, description = "An outside issuer signs people in", body = crate::error::ErrorBody),
         (status = 413, description = "The body is too large", body = Object),
         (status = 415, description = "The body is of another type", body = Object),
+        (status = 429, description = "Too many programs from one address; Retry-After says when", body = Object),
     )
 )]
 pub(crate) async fn register_client(
     State(app): State<App>,
+    ClientAddress(address): ClientAddress,
     request: Request,
 ) -> Answer<Result<Response, Problem>> {
     oauth_server::server(&app)?;
-    Ok(registered(&app, request).await)
+    Ok(registered(&app, address, request).await)
 }
 
-async fn registered(app: &App, request: Request) -> Result<Response, Problem> {
+async fn registered(app: &App, address: IpAddr, request: Request) -> Result<Response, Problem> {
     let body = extract::json_body(request, app.config.max_body_bytes.min(64 * 1024)).await?;
     let asked: Registration = serde_json::from_slice(&body)
         .map_err(|_| Problem::new("invalid_client_metadata", "the body is not a client's metadata"))?;
-    let client = match oauth_server::server(app)?.register(&asked).await? {
+    let client = match oauth_server::server(app)?.register(address, &asked).await? {
         Ok(client) => client,
         Err(problem) => return Err(Problem::new(problem.error, problem.description)),
     };
@@ -233,12 +235,15 @@ pub(crate) async fn sign_in(
             };
         }
     };
-    let session = sign_ins.begin_cookie(user.id, &from).await?;
+    let Some(session) = sign_ins.log_in_cookie(&user, &from).await? else {
+        note(Event::Login, Outcome::Refused, since, about);
+        return again(StatusCode::UNAUTHORIZED, wrong);
+    };
     note(
         Event::Login,
         Outcome::Success,
         since,
-        About { user: Some(user.id), sign_in: Some(session.sign_in), ..about },
+        About { user: Some(user.user.id), sign_in: Some(session.sign_in), ..about },
     );
     let query = one_line(query);
     let place =
@@ -458,10 +463,10 @@ fn forget(app: &App, sign_in: SignInId) {
     app.callers.forget(|other| other.credential == Credential::Bearer(sign_in));
 }
 
-/// Ends what a refresh token belongs to (RFC 7009). A token that is not good is answered the same.
+/// Ends what a refresh token or an access token belongs to (RFC 7009). A token that is not good is answered the same.
 #[utoipa::path(
     post, path = "/oauth/revoke", tag = "mcp",
-    request_body(content = Object, description = "token, a refresh token", content_type = "application/x-www-form-urlencoded"),
+    request_body(content = Object, description = "token, a refresh token or an access token", content_type = "application/x-www-form-urlencoded"),
     responses(
         (status = 200, description = "It is good no more"),
         (status = 400, description = "invalid_request", body = Object),
@@ -479,7 +484,7 @@ async fn revoked(app: &App, request: Request) -> Result<StatusCode, Problem> {
     let form = oauth_server::form(app, request).await?;
     let token =
         form.get("token").ok_or_else(|| Problem::new("invalid_request", "token is required, once"))?;
-    let ended = app.callers.sign_ins().end_of_refresh_token(&SecretString::from(token)).await?;
+    let ended = app.callers.sign_ins().end_of_token(&SecretString::from(token)).await?;
     if let Some((sign_in, _)) = ended {
         forget(app, sign_in);
     }

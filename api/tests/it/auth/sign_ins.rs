@@ -104,6 +104,32 @@ async fn a_credential_for_some_things_sees_and_ends_no_sign_ins() {
     assert_eq!(app.get(MEMBER, SIGN_INS).await.json()["sign_ins"], json!([]));
 }
 
+/// A login whose password was right when it was looked at, and is changed before the sign-in begins.
+#[tokio::test]
+async fn a_login_does_not_survive_the_change_of_its_password() {
+    let app = TestApp::start().await;
+    app.sign_up("ann@example.com").await;
+    let admin = app.db.admin();
+    for cookie in [false, true] {
+        let mut changing = admin.begin().await.unwrap();
+        sqlx::query("update user_passwords set hash = hash || '='").execute(&mut *changing).await.unwrap();
+        let body = json!({"email": "ann@example.com", "password": PASSWORD, "cookie": cookie});
+        let change = async {
+            let waiting = "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";
+            while sqlx::query_scalar::<_, i64>(waiting).fetch_one(&admin).await.unwrap() == 0 {
+                tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            }
+            changing.commit().await.unwrap();
+        };
+        let change = tokio::time::timeout(std::time::Duration::from_secs(15), change);
+        let (login, changed) = tokio::join!(app.auth("login", &body), change);
+        changed.expect("the login did not wait for the change");
+        login.is_error(401, "APP-401-AUTH");
+        sqlx::query("update user_passwords set hash = rtrim(hash, '=')").execute(&admin).await.unwrap();
+    }
+    assert_eq!(app.log_in("ann@example.com", PASSWORD).await.status, 200);
+}
+
 #[tokio::test]
 async fn a_new_password_ends_the_other_sign_ins() {
     const NEW: &str = "another horse, another staple";

@@ -71,6 +71,34 @@ async fn nobody_has_us_ask_around_inside() {
 }
 
 #[tokio::test]
+async fn programs_register_in_small_and_not_without_end() {
+    let app = TestApp::start_with(|config| config.trusted_proxies = vec!["127.0.0.1".parse().unwrap()]).await;
+    let register = |address: &'static str, metadata: &Value| {
+        let request = app.request(Method::POST, "/oauth/register").header("x-forwarded-for", address);
+        app.send(request.json(metadata))
+    };
+    let long = format!("https://app.example/{}", "x".repeat(1500));
+    let large = json!({"redirect_uris": [format!("{long}1"), format!("{long}2"), format!("{long}3")]});
+    super::refused(&register("192.0.2.1", &large).await, "invalid_redirect_uri");
+    let small = json!({"redirect_uris": [format!("{long}1"), format!("{long}2")]});
+    for _ in 0..60 {
+        assert_eq!(register("192.0.2.1", &small).await.status, StatusCode::CREATED);
+    }
+    let refused = loop {
+        // What drips out meanwhile makes room for one or two.
+        let answered = register("192.0.2.1", &small).await;
+        if answered.status != StatusCode::CREATED {
+            break answered;
+        }
+    };
+    assert_eq!(refused.status, StatusCode::TOO_MANY_REQUESTS, "{refused:?}");
+    assert_eq!(refused.json()["error"], "temporarily_unavailable");
+    let wait: u64 = refused.headers["retry-after"].to_str().unwrap().parse().unwrap();
+    assert!((1..=10).contains(&wait), "{wait}");
+    assert_eq!(register("192.0.2.2", &small).await.status, StatusCode::CREATED);
+}
+
+#[tokio::test]
 async fn an_outside_issuer_is_named_and_we_are_silent() {
     let app = TestApp::start_with(|config| {
         config.sign_ins.outside_issuer = Some(shared::config::OutsideIssuer {

@@ -90,6 +90,25 @@ async fn from_a_refusal_to_a_tool_call() {
     let revoked = app.send(revoke.header("Content-Type", "application/x-www-form-urlencoded")).await;
     assert_eq!(revoked.status, StatusCode::OK);
     call(&app, renewed_access, "list_tasks", &json!({})).await.is_error(401, "APP-401-AUTH");
+
+    // An access token is as good to end the sign-in with; what is no token of ours is answered the same.
+    let code = browser.code(&query(&client, &[])).await;
+    let tokens = exchange(&app, &client, &code).await.json();
+    let access = tokens["access_token"].as_str().unwrap();
+    assert_eq!(call(&app, access, "list_tasks", &json!({})).await.status, 200);
+    for token in [access, "made.up.token"] {
+        let body = format!("token={token}&token_type_hint=access_token");
+        let revoke = app.request(Method::POST, "/oauth/revoke").body(body);
+        let revoked = app.send(revoke.header("Content-Type", "application/x-www-form-urlencoded")).await;
+        assert_eq!(revoked.status, StatusCode::OK);
+    }
+    call(&app, access, "list_tasks", &json!({})).await.is_error(401, "APP-401-AUTH");
+    let form = [
+        ("grant_type", "refresh_token"),
+        ("client_id", client.as_str()),
+        ("refresh_token", tokens["refresh_token"].as_str().unwrap()),
+    ];
+    refused(&token(&app, &form).await, "invalid_grant");
 }
 
 #[tokio::test]

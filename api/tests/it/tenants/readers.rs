@@ -5,7 +5,7 @@ use std::time::Duration;
 use http::{Method, StatusCode};
 use serde_json::json;
 
-use super::{Made, OPERATOR, provision, start};
+use super::{Made, OPERATOR, invitations, provision, signed_in, start};
 use crate::{
     app::{MEMBER, TestApp},
     streams::Reader,
@@ -53,13 +53,15 @@ impl Loss {
 #[tokio::test]
 async fn a_stream_ends_with_what_its_reader_may_see() {
     let app = start(|config| config.stream_keepalive = Duration::from_millis(100)).await;
+    let ann = signed_in::sign_in(&app, "ann@example.com").await;
     let mut bystander = Reader::open(&app, "/v1/changes", None).await;
     for loss in [Loss::Demoted, Loss::Removed, Loss::Suspended, Loss::KeyRevoked] {
         let acme = provision(&app, &format!("{loss:?}").to_lowercase()).await;
         // A tenant keeps an admin.
-        let second = json!({"email": "second@x.example", "role": "admin"});
-        assert!(app.post(&acme.admin_key, "/admin/members", &second).await.status.is_success());
-        app.execute("update memberships set accepted_at = now()").await;
+        let second = json!({"email": "ann@example.com", "role": "admin"});
+        let second = app.post(&acme.admin_key, "/admin/members", &second).await.json();
+        let code = second["invitation"]["code"].as_str().unwrap();
+        assert_eq!(invitations::accept(&app, &ann, code).await.status, StatusCode::OK);
         let chat = app.chat(&acme.admin_key).await;
         let paths = [
             "/v1/changes?include=items".to_owned(),

@@ -31,6 +31,15 @@ pub struct User {
     pub updated_at: DateTime<Utc>,
 }
 
+/// A user who showed their password.
+#[derive(Debug)]
+pub struct Proven {
+    /// Who.
+    pub user: User,
+    /// The password's hash, by which it is known whether the password was changed since.
+    pub(super) hash: SecretString,
+}
+
 /// Makes an account, unless the address has one. Which of the two happened costs the same time; the log may know, the
 /// client is not told.
 ///
@@ -92,17 +101,23 @@ pub(super) async fn authenticate(
     passwords: &Passwords,
     email: &EmailAddress,
     password: SecretString,
-) -> Result<Option<User>> {
+) -> Result<Option<Proven>> {
     passwords::must_be_short(&password)?;
     let (user, hash) = store::by_email(engine, email.as_str()).await?.unzip();
-    let again = password.clone();
+    let (again, once_more) = (password.clone(), password.clone());
     let hash = hash.flatten();
-    match (passwords.check(password, hash.clone()).await?, user) {
-        (Verdict::Right, Some(user)) => Ok(Some(user)),
-        (Verdict::RightButOld, Some(user)) => {
+    match (passwords.check(password, hash.clone()).await?, user, hash) {
+        (Verdict::Right, Some(user), Some(hash)) => Ok(Some(Proven { user, hash: hash.into() })),
+        (Verdict::RightButOld, Some(user), Some(old)) => {
             let new = passwords.hash(again).await?;
-            store::replace_hash(engine, user.id, hash.as_deref(), &new).await?;
-            Ok(Some(user))
+            if store::replace_hash(engine, user.id, &old, &new).await? {
+                return Ok(Some(Proven { user, hash: new.into() }));
+            }
+            // Another login has made it anew, or the password was changed.
+            let hash = store::by_email(engine, email.as_str()).await?.and_then(|(_, hash)| hash);
+            let verdict = passwords.check(once_more, hash.clone()).await?;
+            let hash = hash.filter(|_| matches!(verdict, Verdict::Right));
+            Ok(hash.map(|hash| Proven { user, hash: hash.into() }))
         }
         _ => Ok(None),
     }

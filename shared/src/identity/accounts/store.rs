@@ -140,13 +140,16 @@ pub(super) async fn by_id(engine: &PgPool, id: UserId) -> Result<Option<User>> {
     Ok(row.map(User::from))
 }
 
-/// Only while the hash is the one that was checked: a password that was changed meanwhile stays changed.
-pub(super) async fn replace_hash(engine: &PgPool, id: UserId, old: Option<&str>, new: &str) -> Result<()> {
-    sqlx::query("update user_passwords set hash = $3, updated_at = now() where user_id = $1 and hash = $2")
-        .bind(id)
-        .bind(old)
-        .bind(new)
-        .execute(engine)
-        .await?;
-    Ok(())
+/// Only while the hash is the one that was checked: a password that was changed meanwhile stays changed. Answers whether it
+/// was that one.
+pub(super) async fn replace_hash(engine: &PgPool, id: UserId, old: &str, new: &str) -> Result<bool> {
+    let done = sqlx::query(
+        "update user_passwords set hash = $3, updated_at = now() where user_id = $1 and hash = $2",
+    )
+    .bind(id)
+    .bind(old)
+    .bind(new)
+    .execute(engine)
+    .await?;
+    Ok(done.rows_affected() > 0)
 }

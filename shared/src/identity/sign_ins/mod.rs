@@ -28,7 +28,7 @@ use self::{
 };
 use super::{
     Credential, CredentialTenant, EmailAddress, Principal, Scopes,
-    accounts::{self, User},
+    accounts::{self, Proven, User},
     passwords::{PasswordCost, Passwords},
     secrets::DerivedKeys,
     signing::{PublishedKey, SigningKeys},
@@ -155,6 +155,19 @@ pub enum Refreshed {
 #[derive(Clone)]
 pub struct SignIns(Arc<Inner>);
 
+/// Whose sign-in begins.
+struct Who<'a> {
+    user: UserId,
+    /// The password's hash, which must still be this one; none when no password was shown.
+    password: Option<&'a SecretString>,
+}
+
+impl<'a> Who<'a> {
+    fn of(proven: &'a Proven) -> Self {
+        Self { user: proven.user.id, password: Some(&proven.hash) }
+    }
+}
+
 struct Inner {
     engine: PgPool,
     passwords: Passwords,
@@ -247,7 +260,7 @@ impl SignIns {
         Ok(joined)
     }
 
-    /// The user of this address and this password.
+    /// The user of this address, who showed this password.
     ///
     /// # Errors
     /// 429 after too many attempts; the database's.
@@ -256,13 +269,13 @@ impl SignIns {
         address: IpAddr,
         email: &EmailAddress,
         password: SecretString,
-    ) -> Result<Option<User>> {
+    ) -> Result<Option<Proven>> {
         let attempt = throttle::log_in(&self.0.engine, address, email).await?;
-        let user = accounts::authenticate(&self.0.engine, &self.0.passwords, email, password).await?;
-        if user.is_some() {
+        let proven = accounts::authenticate(&self.0.engine, &self.0.passwords, email, password).await?;
+        if proven.is_some() {
             attempt.was_good(&self.0.engine).await?;
         }
-        Ok(user)
+        Ok(proven)
     }
 
     /// The user of this id.
@@ -273,28 +286,47 @@ impl SignIns {
         accounts::user(&self.0.engine, id).await
     }
 
-    /// Begins a sign-in with tokens.
+    /// Begins a sign-in with tokens for a program that its user let in.
     ///
     /// # Errors
     /// The database's.
     pub async fn begin_tokens(&self, user: UserId, grant: &Grant, from: &SignInFrom) -> Result<Tokens> {
-        let row = self.begin(user, Kind::Token, grant, from).await?;
+        let row = self.begin(Who { user, password: None }, Kind::Token, grant, from).await?;
+        let row = row.ok_or_else(|| Error::internal("a sign-in without a condition did not begin"))?;
         self.tokens(&row, row.generation).await
     }
 
-    /// Begins a browser's sign-in.
+    /// Begins a sign-in with tokens; none when the password was changed meanwhile.
     ///
     /// # Errors
     /// The database's.
-    pub async fn begin_cookie(&self, user: UserId, from: &SignInFrom) -> Result<CookieSession> {
-        let row = self.begin(user, Kind::Cookie, &Grant::default(), from).await?;
-        self.cookie_session(&row)
+    pub async fn log_in_tokens(&self, proven: &Proven, from: &SignInFrom) -> Result<Option<Tokens>> {
+        match self.begin(Who::of(proven), Kind::Token, &Grant::default(), from).await? {
+            Some(row) => self.tokens(&row, row.generation).await.map(Some),
+            None => Ok(None),
+        }
     }
 
-    async fn begin(&self, user: UserId, kind: Kind, grant: &Grant, from: &SignInFrom) -> Result<SignInRow> {
+    /// Begins a browser's sign-in; none when the password was changed meanwhile.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn log_in_cookie(&self, proven: &Proven, from: &SignInFrom) -> Result<Option<CookieSession>> {
+        let row = self.begin(Who::of(proven), Kind::Cookie, &Grant::default(), from).await?;
+        row.map(|row| self.cookie_session(&row)).transpose()
+    }
+
+    async fn begin(
+        &self,
+        who: Who<'_>,
+        kind: Kind,
+        grant: &Grant,
+        from: &SignInFrom,
+    ) -> Result<Option<SignInRow>> {
         let new = NewSignIn {
             id: SignInId::generate(),
-            user,
+            user: who.user,
+            password: who.password,
             kind: kind.as_str(),
             nonce: rand::random::<[u8; 16]>(),
             scopes: grant.scopes.map(Scopes::words),
@@ -360,6 +392,21 @@ impl SignIns {
         let Some(row) = self.checked(&presented).await? else { return Ok(None) };
         self.told(store::end(&self.0.engine, row.id, EndedBecause::Logout.as_str()).await)?;
         Ok(Some((row.id, row.user_id)))
+    }
+
+    /// Ends the sign-in of a refresh token or of an access token that has not expired; answers which, when the token is
+    /// of one.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn end_of_token(&self, token: &SecretString) -> Result<Option<(SignInId, UserId)>> {
+        if let Some(ended) = self.end_of_refresh_token(token).await? {
+            return Ok(Some(ended));
+        }
+        let Some((principal, claims)) = self.by_access_token(token).await? else { return Ok(None) };
+        let sign_in = SignInId(claims.sid);
+        self.end(sign_in, EndedBecause::Logout).await?;
+        Ok(Some((sign_in, principal.user)))
     }
 
     /// Ends all sign-ins of a user; answers how many there were.

@@ -5,7 +5,10 @@ use std::net::IpAddr;
 use chrono::{DateTime, Utc};
 use secrecy::SecretString;
 
-use super::{EndedBecause, SignIns, store};
+use super::{
+    EndedBecause, SignIns,
+    store::{self, Hashes},
+};
 use crate::{
     error::{Error, Result},
     identity::{EmailAddress, Scopes, accounts, throttle},
@@ -75,14 +78,15 @@ impl SignIns {
         let email = EmailAddress::parse(&email)?;
         accounts::must_be_good(&new, &email)?;
         let attempt = throttle::log_in(engine, address, &email).await?;
-        let found = accounts::authenticate(engine, &self.0.passwords, &email, present).await?;
-        if found.is_none_or(|found| found.id != user) {
-            return Err(
-                Error::unacceptable("current_password: is wrong").with_detail("field", "current_password")
-            );
-        }
+        let wrong =
+            || Error::unacceptable("current_password: is wrong").with_detail("field", "current_password");
+        let proven = accounts::authenticate(engine, &self.0.passwords, &email, present).await?;
+        let proven = proven.filter(|proven| proven.user.id == user).ok_or_else(wrong)?;
         attempt.was_good(engine).await?;
         let hash = self.0.passwords.hash(new).await?;
-        self.told(store::set_password(engine, user, &hash, keep, EndedBecause::Password.as_str()).await)
+        let hashes = Hashes { present: &proven.hash, new: &hash };
+        let because = EndedBecause::Password.as_str();
+        let is_changed = self.told(store::set_password(engine, user, hashes, keep, because).await)?;
+        if is_changed { Ok(()) } else { Err(wrong()) }
     }
 }

@@ -1,10 +1,12 @@
 //! SQL of sign-ins, on the engine's pool: nobody is anybody yet.
 
 use chrono::{DateTime, Utc};
+use secrecy::{ExposeSecret as _, SecretString};
 use sqlx::PgPool;
 
 use super::SignIn;
 use crate::{
+    db,
     error::Result,
     identity::Scopes,
     ids::{SignInId, TenantId, UserId},
@@ -32,6 +34,8 @@ pub(super) struct SignInRow {
 pub(super) struct NewSignIn<'a> {
     pub(super) id: SignInId,
     pub(super) user: UserId,
+    /// The hash that the user's password must still have.
+    pub(super) password: Option<&'a SecretString>,
     pub(super) kind: &'static str,
     pub(super) nonce: [u8; 16],
     pub(super) scopes: Option<Vec<&'static str>>,
@@ -44,12 +48,17 @@ pub(super) struct NewSignIn<'a> {
     pub(super) home_tenant: TenantId,
 }
 
-pub(super) async fn begin(engine: &PgPool, new: &NewSignIn<'_>) -> Result<SignInRow> {
+/// None when the user's password has another hash. The lock waits for a change of the password that is under way: it either
+/// ends this sign-in, or is seen here.
+pub(super) async fn begin(engine: &PgPool, new: &NewSignIn<'_>) -> Result<Option<SignInRow>> {
     Ok(sqlx::query_as(
-        "with made as (
+        "with proven as (
+           select p.user_id from user_passwords p where p.user_id = $2 and p.hash = $13 for share),
+         made as (
            insert into sign_ins
              (id, user_id, kind, nonce, scopes, audience, client_id, expires_at, address, user_agent, home_tenant, chosen_tenant)
-           values ($1, $2, $3, $4, $5, $6, $7, now() + make_interval(days => $8::integer), $9, $10, $11, $12) returning *)
+           select $1, $2, $3, $4, $5, $6, $7, now() + make_interval(days => $8::integer), $9, $10, $11, $12
+           where $13::text is null or exists (select from proven) returning *)
          select s.id, s.user_id, s.kind, s.nonce, s.generation, 0::float8 as rotated_before, s.scopes, s.audience,
                 s.client_id, s.chosen_tenant, true as is_live, u.email, u.email_verified, u.timezone
          from made s join users u on u.id = s.user_id",
@@ -66,7 +75,8 @@ pub(super) async fn begin(engine: &PgPool, new: &NewSignIn<'_>) -> Result<SignIn
     .bind(new.user_agent)
     .bind(new.home_tenant)
     .bind(new.tenant)
-    .fetch_one(engine)
+    .bind(new.password.map(|hash| hash.expose_secret()))
+    .fetch_optional(engine)
     .await?)
 }
 
@@ -187,27 +197,44 @@ pub(super) async fn revoke(engine: &PgPool, user: UserId, id: SignInId, because:
     Ok(done.rows_affected() > 0)
 }
 
-/// Replaces the password and, in the same moment, ends the user's sign-ins except one.
+/// Replaces the password and ends the user's sign-ins except one; false when the password was not this one any more. Two
+/// statements: the second sees the sign-ins that the first had to wait for.
 pub(super) async fn set_password(
     engine: &PgPool,
     user: UserId,
-    hash: &str,
+    hashes: Hashes<'_>,
     keep: Option<SignInId>,
     because: &str,
-) -> Result<()> {
-    sqlx::query(
-        "with changed as (
-           update user_passwords set hash = $2, updated_at = now() where user_id = $1 returning user_id)
-         update sign_ins s set ended_at = now(), ended_because = $4
-         from changed c where s.user_id = c.user_id and s.id is distinct from $3 and s.ended_at is null",
+) -> Result<bool> {
+    let mut tx = db::begin(engine).await?;
+    let changed = sqlx::query(
+        "update user_passwords set hash = $3, updated_at = clock_timestamp() where user_id = $1 and hash = $2",
     )
     .bind(user)
-    .bind(hash)
+    .bind(hashes.present.expose_secret())
+    .bind(hashes.new)
+    .execute(&mut *tx)
+    .await?;
+    if changed.rows_affected() == 0 {
+        return Ok(false);
+    }
+    sqlx::query(
+        "update sign_ins set ended_at = clock_timestamp(), ended_because = $3
+         where user_id = $1 and id is distinct from $2 and ended_at is null",
+    )
+    .bind(user)
     .bind(keep)
     .bind(because)
-    .execute(engine)
+    .execute(&mut *tx)
     .await?;
-    Ok(())
+    tx.commit().await?;
+    Ok(true)
+}
+
+/// A password's hash as it is, and as it becomes.
+pub(super) struct Hashes<'a> {
+    pub(super) present: &'a SecretString,
+    pub(super) new: &'a str,
 }
 
 /// Notes the use of sign-ins. A browser's lasts as long as it is used; a program's is extended by its refreshes.

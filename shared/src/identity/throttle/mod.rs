@@ -3,7 +3,7 @@
 //! Three leaky buckets, shared by all processes: one for the address, one for the account, one for the two together. An
 //! attempt is counted before its password is checked, so that many at once count too, and a good one is given back.
 //!
-//! Nobody can lock a user out for good: buckets leak, a refused attempt adds nothing, and from an address where the user
+//! Nobody can lock a user out for good: buckets leak, an attempt that one bucket refuses adds to none, and from an address where the user
 //! has signed in before the account's own bucket does not count — so a stranger who keeps it full is in the way only of
 //! sign-ins from new places, for seconds.
 
@@ -31,6 +31,8 @@ const ACCOUNT: Bucket = Bucket { kind: "account", capacity: 30.0, leak_per_secon
 const ACCOUNT_AT_ADDRESS: Bucket = Bucket { kind: "both", capacity: 8.0, leak_per_second: 1.0 / 30.0 };
 /// New accounts from one address.
 const REGISTER: Bucket = Bucket { kind: "register", capacity: 60.0, leak_per_second: 1.0 / 60.0 };
+/// Programs that register from one address. A service registers one for each of its users, from few addresses.
+const REGISTER_PROGRAM: Bucket = Bucket { kind: "program", capacity: 60.0, leak_per_second: 1.0 / 10.0 };
 /// Not a bucket: its row says that the account was signed in to from the address.
 const KNOWN: &str = "known";
 
@@ -64,7 +66,7 @@ pub(crate) async fn attempt(engine: &PgPool, address: IpAddr, account: &str) -> 
         (key(ACCOUNT.kind, account), ACCOUNT),
     ];
     let unless_known = Some((buckets[2].0, known));
-    let keys = drip(engine, &buckets, unless_known).await?;
+    let keys = drip(engine, buckets.to_vec(), unless_known).await?;
     Ok(Attempt { keys, known })
 }
 
@@ -73,7 +75,19 @@ pub(crate) async fn attempt(engine: &PgPool, address: IpAddr, account: &str) -> 
 /// # Errors
 /// 429 with when to try again; the database's.
 pub(super) async fn register(engine: &PgPool, address: IpAddr) -> Result<()> {
-    drip(engine, &[(key(REGISTER.kind, &place(address)), REGISTER)], None).await.map(drop)
+    one(engine, address, REGISTER).await
+}
+
+/// Lets a program register, and counts it.
+///
+/// # Errors
+/// 429 with when to try again; the database's.
+pub(crate) async fn register_program(engine: &PgPool, address: IpAddr) -> Result<()> {
+    one(engine, address, REGISTER_PROGRAM).await
+}
+
+async fn one(engine: &PgPool, address: IpAddr, bucket: Bucket) -> Result<()> {
+    drip(engine, vec![(key(bucket.kind, &place(address)), bucket)], None).await.map(drop)
 }
 
 impl Attempt {
@@ -83,14 +97,24 @@ impl Attempt {
     }
 }
 
-/// Adds a drop to each bucket; answers which took one. The bucket of `unless_known` is left out when the place beside it
-/// is known.
+/// Adds a drop to each bucket, or to none; answers which took one. The bucket of `unless_known` is left out when the place
+/// beside it is known.
 async fn drip(
     engine: &PgPool,
-    buckets: &[(Key, Bucket)],
+    buckets: Vec<(Key, Bucket)>,
     unless_known: Option<(Key, Key)>,
 ) -> Result<Vec<Key>> {
-    let dripped = store::drip(engine, buckets, unless_known).await?;
+    let engine = engine.clone();
+    // A task of its own: a client that goes away in the midst of it would leave drops in buckets that refused nothing.
+    let dripping = tokio::spawn(async move {
+        let dripped = store::drip(&engine, &buckets, unless_known).await?;
+        let took: Vec<Key> = dripped.iter().filter(|(_, wait)| wait.is_none()).map(|(key, _)| *key).collect();
+        if !took.is_empty() && took.len() < dripped.len() {
+            store::take_back(&engine, &took).await?;
+        }
+        Ok::<_, Error>(dripped)
+    });
+    let dripped = dripping.await.map_err(Error::internal)??;
     let seconds = dripped.iter().filter_map(|(_, wait)| *wait).fold(0.0, f64::max);
     if seconds > 0.0 {
         let seconds = seconds.ceil();

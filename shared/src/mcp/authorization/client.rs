@@ -8,6 +8,8 @@ use uuid::Uuid;
 const LONGEST: usize = 2000;
 const LONGEST_NAME: usize = 100;
 const MOST_URIS: usize = 20;
+/// Bytes of all of them together.
+const MOST_URI_BYTES: usize = 4096;
 /// What a browser would run or read instead of sending somewhere.
 const NEVER: &[&str] = &[
     "about",
@@ -95,6 +97,9 @@ pub(super) fn name(given: Option<&str>) -> Option<String> {
 pub(super) fn check_uris(uris: &[String]) -> Result<(), String> {
     if uris.is_empty() || uris.len() > MOST_URIS {
         return Err(format!("redirect_uris must have one to {MOST_URIS} addresses"));
+    }
+    if uris.iter().map(String::len).sum::<usize>() > MOST_URI_BYTES {
+        return Err(format!("redirect_uris must have {MOST_URI_BYTES} bytes at most, all together"));
     }
     match uris.iter().find(|uri| !may_be_sent_to(uri)) {
         None => Ok(()),

@@ -13,6 +13,7 @@ mod store;
 
 use std::{
     collections::HashMap,
+    net::IpAddr,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -25,7 +26,7 @@ use sqlx::PgPool;
 pub use self::client::{Client, Registration, RegistrationProblem};
 use crate::{
     error::Result,
-    identity::Scopes,
+    identity::{Scopes, throttle},
     ids::{SignInId, TenantId, UserId},
     outbound::Outbound,
 };
@@ -108,15 +109,20 @@ impl AuthorizationServer {
         (since.elapsed() < BELIEVED).then(|| client.clone())
     }
 
-    /// Registers a program and gives it an id.
+    /// Registers a program that asks from this address, and gives it an id.
     ///
     /// # Errors
-    /// What is wrong with it, in the words of RFC 7591; the database's.
-    pub async fn register(&self, asked: &Registration) -> Result<Result<Client, RegistrationProblem>> {
+    /// What is wrong with it, in the words of RFC 7591; 429 for too many from one address; the database's.
+    pub async fn register(
+        &self,
+        address: IpAddr,
+        asked: &Registration,
+    ) -> Result<Result<Client, RegistrationProblem>> {
         let client = match asked.check() {
             Ok(client) => client,
             Err(problem) => return Ok(Err(problem)),
         };
+        throttle::register_program(&self.0.engine, address).await?;
         store::forget_unused(&self.0.engine).await?;
         store::register(&self.0.engine, &client).await?;
         Ok(Ok(client))
