@@ -96,11 +96,7 @@ async fn a_list_of_few_jobs_does_not_read_the_many() {
         ),
         ("queue_turns", tenant.clone(), "turns_pkey"),
         ("queue_deliveries", tenant.clone(), "agent_notification_events_pkey"),
-        (
-            "queue_deliveries",
-            format!("{tenant} and (j.state = 'failed')"),
-            "agent_notification_events_failed",
-        ),
+        ("queue_deliveries", format!("{tenant} and (j.state = 'failed')"), "agent_notification_events_dead"),
         ("queue_tickets", "j.queue = 'maintenance'".to_owned(), "alfred_jobs_shown"),
         (
             "queue_tickets",

@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod agents;
+mod agents_backlog;
 mod agents_batches;
 mod agents_contexts;
 mod agents_load;

@@ -43,6 +43,11 @@ impl Exchange {
         self.deliveries.iter().map(|delivery| delivery.user_id).collect()
     }
 
+    /// Whether it finds out how an agent is whose breaker was open.
+    pub(super) fn is_probe(&self) -> bool {
+        self.deliveries.iter().any(|delivery| delivery.breaker_was_open)
+    }
+
     fn may_grow(&self) -> bool {
         self.deliveries.len() < BATCH && self.deliveries.iter().all(|delivery| delivery.in_batch)
     }

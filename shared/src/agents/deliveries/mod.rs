@@ -21,7 +21,11 @@ use std::{collections::HashMap, time::Duration};
 
 use secrecy::SecretString;
 use sqlx::PgPool;
-use tokio::{sync::Notify, task::JoinSet, time::Instant};
+use tokio::{
+    sync::Notify,
+    task::{self, JoinSet},
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 use uuid::Uuid;
@@ -96,7 +100,7 @@ impl Deliverer {
     /// The database's, when what was under way is finished; what was not settled is claimed again when its lease is over.
     pub async fn run(&self, told: &Notify, stopping: &CancellationToken) -> Result<u64> {
         let mut running = JoinSet::new();
-        let mut busy: HashMap<(TenantId, AgentName), usize> = HashMap::new();
+        let mut with: HashMap<task::Id, (TenantId, AgentName)> = HashMap::new();
         let (mut made, mut broken) = (0, None);
         let (mut ended, mut claimed_at) = (0, Instant::now());
         let mut was_told = false;
@@ -107,16 +111,14 @@ impl Deliverer {
             let claims = self.settings.enabled && !stopping.is_cancelled() && broken.is_none();
             if claims && is_time && running.len() < AT_ONCE {
                 (ended, claimed_at, was_told) = (0, Instant::now(), false);
-                let claimed = self.claim(AT_ONCE - running.len(), &busy).await;
+                let claimed = self.claim(AT_ONCE - running.len(), &with).await;
                 for exchange in claimed.unwrap_or_else(|error| {
                     broken = Some(error);
                     Vec::new()
                 }) {
-                    let agent = exchange.with();
-                    *busy.entry(agent.clone()).or_default() += 1;
-                    let deliverer = self.clone();
-                    let told = async move { (agent, deliverer.tell(exchange).await) };
-                    running.spawn(told.in_current_span());
+                    let (agent, deliverer) = (exchange.with(), self.clone());
+                    let task = running.spawn(async move { deliverer.tell(exchange).await }.in_current_span());
+                    with.insert(task.id(), agent);
                 }
             }
             if running.is_empty() {
@@ -125,7 +127,7 @@ impl Deliverer {
             // What is due meanwhile does not wait for an agent that is slow to answer.
             let pause = if is_time { LOOK_AGAIN } else { look_again.saturating_sub(claimed_at.elapsed()) };
             let next = tokio::select! {
-                next = running.join_next() => next,
+                next = running.join_next_with_id() => next,
                 () = told.notified(), if !was_told => {
                     was_told = true;
                     continue;
@@ -134,16 +136,15 @@ impl Deliverer {
             };
             let Some(next) = next else { continue };
             ended += 1;
-            let (agent, settled) = match next {
-                Ok(settled) => settled,
+            let (id, settled) = match next {
+                Ok((id, settled)) => (id, settled),
                 Err(panicked) => {
                     tracing::error!(error = &panicked as &dyn std::error::Error, "telling an agent panicked");
+                    with.remove(&panicked.id());
                     continue;
                 }
             };
-            if let Some(count) = busy.get_mut(&agent) {
-                *count -= 1;
-            }
+            let agent = with.remove(&id);
             match settled {
                 Ok(()) => made += 1,
                 // Others under way are finished; this one is claimed again when its lease is over.
@@ -151,7 +152,7 @@ impl Deliverer {
                     let error = &error as &dyn std::error::Error;
                     tracing::warn!(
                         error,
-                        agent_name = agent.1.as_str(),
+                        agent_name = agent.as_ref().map(|(_, name)| name.as_str()),
                         "what came of a delivery was not written"
                     );
                 }
@@ -181,10 +182,12 @@ impl Deliverer {
     async fn claim(
         &self,
         most: usize,
-        busy: &HashMap<(TenantId, AgentName), usize>,
+        with: &HashMap<task::Id, (TenantId, AgentName)>,
     ) -> Result<Vec<Exchange>> {
+        let mut busy: HashMap<&(TenantId, AgentName), usize> = HashMap::new();
+        with.values().for_each(|agent| *busy.entry(agent).or_default() += 1);
         let full: Vec<_> =
-            busy.iter().filter(|(_, count)| **count >= AT_ONCE_TO_ONE).map(|(agent, _)| agent).collect();
+            busy.into_iter().filter(|(_, count)| *count >= AT_ONCE_TO_ONE).map(|(agent, _)| agent).collect();
         let lease = self.lease();
         let most = Most { in_all: most, alone: AT_ONCE_TO_ONE, in_batch: BATCH };
         let claimed = loop {

@@ -113,7 +113,8 @@ pub(super) struct Most {
 }
 
 /// Claims the first delivery of each line that is due, of agents that are enabled, not full and not left alone. Those that were
-/// not tried yet may go together, when their agent accepts that.
+/// not tried yet may go together, when their agent accepts that. It looks agent by agent, at no more than it may claim: what waits
+/// for one agent costs the others nothing.
 pub(super) async fn claim(
     engine: &PgPool,
     lease: Uuid,
@@ -125,24 +126,23 @@ pub(super) async fn claim(
     let full_tenants: Vec<TenantId> = full.iter().map(|(tenant, _)| *tenant).collect();
     let full_agents: Vec<&str> = full.iter().map(|(_, agent)| agent.as_str()).collect();
     Ok(sqlx::query_as(
-        "with heads as (
-           select d.tenant_id, d.id, d.target_agent, d.due_at, a.accepts_batches and d.status = 'pending' as may_join,
-                  b.open_until is not null and flag_is_on('CIRCUIT_BREAKER_ENABLED', d.target_agent) as breaker_was_open
-           from agent_notification_events d
-           join agents a on a.tenant_id = d.tenant_id and a.name = d.target_agent and a.enabled
-           join tenants n on n.id = d.tenant_id and n.state = 'active'
-           left join agent_breakers b on b.tenant_id = d.tenant_id and b.agent = d.target_agent
-           where d.status in ('pending', 'retry') and d.due_at <= clock_timestamp()
-             and (d.leased_until is null or d.leased_until < clock_timestamp())
-             and not exists (select from queues where name = 'agent-deliveries' and paused_at is not null)
-             and (b.open_until is null or not flag_is_on('CIRCUIT_BREAKER_ENABLED', d.target_agent)
-                  or b.open_until <= clock_timestamp()
-                     and (b.probing_until is null or b.probing_until < clock_timestamp()))
+        "with asked as (
+           select a.tenant_id, a.name, a.accepts_batches, a.left_alone_until is not null as breaker_was_open
+           from agents_to_tell() a
+           where (a.left_alone_until is null or a.left_alone_until <= clock_timestamp())
              and not exists (select from unnest($4::uuid[], $5::text[]) f (tenant_id, agent)
-                             where f.tenant_id = d.tenant_id and f.agent = d.target_agent)
-             and not exists (select from agent_notification_events e
-                             where e.tenant_id = d.tenant_id and e.target_agent = d.target_agent and e.user_id = d.user_id
-                               and e.status in ('pending', 'retry') and e.seq < d.seq)
+                             where f.tenant_id = a.tenant_id and f.agent = a.name)
+         ), heads as (
+           select a.tenant_id, d.id, a.name as target_agent, d.due_at, a.accepts_batches and d.status = 'pending' as may_join,
+                  a.breaker_was_open
+           from asked a cross join lateral (
+             select d.id, d.due_at, d.status from agent_notification_events d
+             where d.tenant_id = a.tenant_id and d.target_agent = a.name and d.status in ('pending', 'retry')
+               and d.due_at <= clock_timestamp() and (d.leased_until is null or d.leased_until < clock_timestamp())
+               and not exists (select from agent_notification_events e
+                               where e.tenant_id = a.tenant_id and e.target_agent = a.name and e.user_id = d.user_id
+                                 and e.status in ('pending', 'retry') and e.seq < d.seq)
+             order by d.due_at limit case when a.breaker_was_open then 1 else $6 + $7 end) d
          ), placed as (
            select h.tenant_id, h.id, h.breaker_was_open, h.may_join and not h.breaker_was_open as in_batch,
                   row_number() over (partition by h.tenant_id, h.target_agent, h.may_join and not h.breaker_was_open
@@ -292,7 +292,9 @@ pub(super) async fn facts(engine: &PgPool, exchange: &Exchange) -> Result<Facts>
 }
 
 /// Writes what came of an exchange for each of its deliveries, and what it says about the agent, in one statement: also which
-/// versions of users' contexts the agent has now. Nothing for a delivery whose lease was lost.
+/// versions of users' contexts the agent has now. Nothing for a delivery whose lease was lost. One that the agent acknowledged
+/// meanwhile is delivered, whatever it answered. An open breaker is closed by its probe alone: others were under way when it opened,
+/// and an admin may have opened it for longer.
 pub(super) async fn settle(
     engine: &PgPool,
     exchange: &Exchange,
@@ -313,14 +315,17 @@ pub(super) async fn settle(
     sqlx::query(
         "with settled as (
            update agent_notification_events d
-             set status = g.status, error_message = g.error, response_status = g.response_status,
-                 response_body = g.response_body, duration_ms = $11, retry_count = d.retry_count + g.used, max_retries = $12,
-                 due_at = clock_timestamp() + make_interval(secs => g.pause), lease = null, leased_until = null,
-                 processed_at = case when g.status = 'retry' then null else clock_timestamp() end
+             set status = case when d.acknowledged_at is null then g.status else 'delivered' end,
+                 error_message = g.error, response_status = g.response_status, response_body = g.response_body,
+                 duration_ms = $11, max_retries = $12, lease = null, leased_until = null,
+                 retry_count = d.retry_count + case when d.acknowledged_at is null then g.used else 0 end,
+                 due_at = clock_timestamp() + make_interval(secs => g.pause),
+                 processed_at = case when d.acknowledged_at is null and g.status = 'retry' then null else clock_timestamp() end
            from unnest($2::uuid[], $4::text[], $5::text[], $6::bigint[], $7::text[], $8::float8[], $9::bigint[], $10::bigint[])
              g (id, status, error, response_status, response_body, pause, used, version)
-           where d.tenant_id = $1 and d.id = g.id and d.lease = $3 and d.status in ('pending', 'retry')
-           returning d.tenant_id, d.target_agent, d.user_id, g.status, g.version
+           where d.tenant_id = $1 and d.id = g.id and d.lease = $3
+             and (d.status in ('pending', 'retry') or d.acknowledged_at is not null)
+           returning d.tenant_id, d.target_agent, d.user_id, d.status, g.version
          ), agent as (
            select distinct tenant_id, target_agent from settled
          ), told as (
@@ -338,10 +343,13 @@ pub(super) async fn settle(
            from agent a where $13
            on conflict (tenant_id, agent) do update
              set failures = agent_breakers.failures + 1, probing_until = null, updated_at = now(),
-                 open_until = case when agent_breakers.failures + 1 >= $14
-                                   then clock_timestamp() + make_interval(secs => $15) end
+                 open_until = case when agent_breakers.failures + 1 >= $14 or $18
+                                   then greatest(agent_breakers.open_until, clock_timestamp() + make_interval(secs => $15))
+                                   else agent_breakers.open_until end
          ), well as (
-           update agent_breakers b set failures = 0, open_until = null, probing_until = null, updated_at = now()
+           update agent_breakers b
+             set failures = 0, probing_until = null, updated_at = now(),
+                 open_until = case when $18 or b.open_until <= clock_timestamp() then null else b.open_until end
            from agent a where $16 and b.tenant_id = a.tenant_id and b.agent = a.target_agent
              and (b.failures > 0 or b.open_until is not null)
          ), done_probing as (
@@ -369,43 +377,58 @@ pub(super) async fn settle(
     .bind(settings.breaker_recovery.as_secs_f64())
     .bind(told.is_well())
     .bind(told.is_gone())
+    .bind(exchange.is_probe())
     .execute(engine)
     .await?;
     Ok(())
 }
 
-/// Seconds until the next delivery that may be claimed, none when none waits.
+/// Seconds until the next delivery that may be claimed, none when none waits. The first thousand of each agent tell; should they
+/// all stand behind something that is not due, the schedule finds what is.
 pub(super) async fn next_due(engine: &PgPool) -> Result<Option<Duration>> {
     let seconds: Option<f64> = sqlx::query_scalar(
-        "select extract(epoch from min(greatest(d.due_at, d.leased_until, case when b.open_until is not null
-                  and flag_is_on('CIRCUIT_BREAKER_ENABLED', d.target_agent) then greatest(b.open_until, b.probing_until) end))
-                  - clock_timestamp())::float8
-         from agent_notification_events d
-         join agents a on a.tenant_id = d.tenant_id and a.name = d.target_agent and a.enabled
-         join tenants n on n.id = d.tenant_id and n.state = 'active'
-         left join agent_breakers b on b.tenant_id = d.tenant_id and b.agent = d.target_agent
-         where d.status in ('pending', 'retry')
-           and not exists (select from queues where name = 'agent-deliveries' and paused_at is not null)
-           and not exists (select from agent_notification_events e
-                           where e.tenant_id = d.tenant_id and e.target_agent = d.target_agent and e.user_id = d.user_id
-                             and e.status in ('pending', 'retry') and e.seq < d.seq)",
+        "select extract(epoch from min(greatest(d.at, a.left_alone_until)) - clock_timestamp())::float8
+         from agents_to_tell() a cross join lateral (
+           select min(greatest(d.due_at, d.leased_until)) as at
+           from (select due_at, leased_until, user_id, seq from agent_notification_events
+                 where tenant_id = a.tenant_id and target_agent = a.name and status in ('pending', 'retry')
+                 order by due_at limit 1000) d
+           where not exists (select from agent_notification_events e
+                             where e.tenant_id = a.tenant_id and e.target_agent = a.name and e.user_id = d.user_id
+                               and e.status in ('pending', 'retry') and e.seq < d.seq)) d",
     )
     .fetch_one(engine)
     .await?;
     Ok(seconds.map(|seconds| Duration::from_secs_f64(seconds.max(0.0))))
 }
 
+/// How many are given up in one statement.
+const CHUNK: u64 = 5000;
+
 pub(super) async fn give_up_old(engine: &PgPool) -> Result<u64> {
-    let done = sqlx::query(
-        "update agent_notification_events
-           set status = 'failed', error_message = coalesce(error_message, 'it could not be delivered within a day'),
-               processed_at = now(), lease = null, leased_until = null
-         where status in ('pending', 'retry') and alive_since < now() - interval '24 hours'
-           and (leased_until is null or leased_until < now())",
-    )
-    .execute(engine)
-    .await?;
-    Ok(done.rows_affected())
+    let mut given_up = 0;
+    loop {
+        let done = sqlx::query(
+            "with old as (
+               select tenant_id, id from agent_notification_events
+               where status in ('pending', 'retry') and alive_since < now() - interval '24 hours'
+                 and (leased_until is null or leased_until < now())
+               limit $1 for update skip locked
+             )
+             update agent_notification_events d
+               set status = 'failed', error_message = coalesce(error_message, 'it could not be delivered within a day'),
+                   processed_at = now(), lease = null, leased_until = null
+             from old where d.tenant_id = old.tenant_id and d.id = old.id",
+        )
+        .bind(i64::try_from(CHUNK).unwrap_or(i64::MAX))
+        .execute(engine)
+        .await?
+        .rows_affected();
+        given_up += done;
+        if done < CHUNK {
+            return Ok(given_up);
+        }
+    }
 }
 
 impl From<FactsRow> for UserFacts {

@@ -214,7 +214,8 @@ pub(super) async fn knows(
         .await?)
 }
 
-/// When the agent acknowledged the event first; none when it was not told of it. It has it, whatever we believed.
+/// When the agent acknowledged the event first; none when it was not told of it. It has it, whatever we believed. The lease stays:
+/// who acknowledges before answering is in the midst of an exchange, which is settled afterwards.
 pub(super) async fn acknowledge(
     connection: &mut PgConnection,
     tenant: TenantId,
@@ -224,7 +225,7 @@ pub(super) async fn acknowledge(
     let rows: Vec<(DateTime<Utc>,)> = sqlx::query_as(
         "update agent_notification_events
            set acknowledged_at = coalesce(acknowledged_at, clock_timestamp()), status = 'delivered',
-               processed_at = coalesce(processed_at, clock_timestamp()), lease = null, leased_until = null
+               processed_at = coalesce(processed_at, clock_timestamp())
          where tenant_id = $1 and event_id = $2 and target_agent = $3 returning acknowledged_at",
     )
     .bind(tenant)
