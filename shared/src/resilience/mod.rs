@@ -74,6 +74,9 @@ pub async fn failpoint(name: &str) {
             if let Err(error) = std::process::Command::new("kill").args(["-STOP", &own]).status() {
                 tracing::error!(%error, "the process could not be stopped at a failpoint");
             }
+            // The signal goes to any thread, which on a busy machine may be a while from taking it: this one goes no further
+            // before that.
+            std::thread::sleep(std::time::Duration::from_millis(500));
         }
         Action::Pause(time) => tokio::time::sleep(time).await,
     }
