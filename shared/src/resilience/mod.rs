@@ -61,6 +61,7 @@ pub fn arm(text: &str) -> Result<(), String> {
 }
 
 /// A place where a test may stop or pause the process.
+#[expect(clippy::disallowed_methods, reason = "the thread is to stand still until the process does")]
 pub async fn failpoint(name: &str) {
     let Some(armed) = ARMED.get() else { return };
     if armed.name != name || armed.left.fetch_sub(1, Ordering::SeqCst) != 1 {
