@@ -222,7 +222,7 @@ pub async fn start(config: Config, extras: Extras) -> anyhow::Result<Running> {
         let all = queues.clone();
         let outbound = Outbound::new(&config.outbound_allow);
         configured::apply(&engine_pool, &vault, config.default_tenant, &config.agents.configured).await?;
-        let deliverer = Deliverer::new(telling, vault.clone(), outbound.clone(), delivery_settings(&config));
+        let deliverer = Deliverer::new(telling, vault.clone(), &outbound, delivery_settings(&config));
         let deliveries = jobs::deliveries::Deliveries::new(deliverer, told_of_deliveries, stopping.clone());
         spawn(Box::pin(deliveries.clone().when_told(switches.clone())));
         let upkeep = Upkeep {

@@ -26,6 +26,8 @@ use crate::{
 
 const CONNECT_TIME: Duration = Duration::from_secs(3);
 const WHOLE_TIME: Duration = Duration::from_secs(5);
+/// Connections to one place that are kept.
+const KEPT_AT_MOST: usize = 16;
 /// Redirects within one place that are followed.
 const REDIRECTS: usize = 3;
 
@@ -35,13 +37,22 @@ pub struct Outbound {
     allowed: Arc<[Reachable]>,
     /// Made when it is first needed: reading the machine's certificates takes long.
     client: Arc<OnceCell<reqwest::Client>>,
+    /// For how long a connection is kept that nobody uses; none is kept otherwise.
+    kept: Option<Duration>,
 }
 
 impl Outbound {
     /// What is in `allowed` may be asked as well, also without TLS.
     #[must_use]
     pub fn new(allowed: &[Reachable]) -> Self {
-        Self { allowed: allowed.into(), client: Arc::default() }
+        Self { allowed: allowed.into(), client: Arc::default(), kept: None }
+    }
+
+    /// The same for exchanges that may be repeated: it keeps a connection for the next request to the same place for so long. A
+    /// kept one may end just as the next request is sent, and then nobody knows whether that arrived.
+    #[must_use]
+    pub fn keeping_connections(self, kept: Duration) -> Self {
+        Self { client: Arc::default(), kept: Some(kept), ..self }
     }
 
     /// Fetches a JSON document.
@@ -153,7 +164,8 @@ impl Outbound {
                 .redirect(Policy::none())
                 .connect_timeout(CONNECT_TIME)
                 .timeout(WHOLE_TIME)
-                .pool_max_idle_per_host(0)
+                .pool_idle_timeout(self.kept)
+                .pool_max_idle_per_host(if self.kept.is_some() { KEPT_AT_MOST } else { 0 })
         })
     }
 }

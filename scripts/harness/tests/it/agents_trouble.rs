@@ -84,13 +84,9 @@ async fn what_an_agent_answers_decides_what_becomes_of_a_delivery() -> Result<()
         let items = deliveries(&admin, "", ended).await?;
         let of =
             |name: &str| items.iter().filter(|item| item["targetAgent"] == name).cloned().collect::<Vec<_>>();
-        for (name, status, alone) in [
-            ("down", Some(500), 4),
-            ("moved", Some(307), 4),
-            ("silent", None, 4),
-            ("long", None, 4),
-            ("gone", Some(410), 1),
-        ] {
+        for (name, status, alone) in
+            [("down", Some(500), 4), ("moved", Some(307), 4), ("silent", None, 4), ("gone", Some(410), 1)]
+        {
             let received = agents[name].received();
             for item in of(name) {
                 ensure_eq!(item["status"], "failed", "{name}");
@@ -101,10 +97,18 @@ async fn what_an_agent_answers_decides_what_becomes_of_a_delivery() -> Result<()
                 ensure!(wanted.contains(&count), "{name} was told {count} times, not {wanted:?}");
             }
         }
-        for name in ["slow", "wordy", "busy"] {
+        for name in ["slow", "wordy", "long", "busy"] {
             ensure!(of(name).iter().all(|item| item["status"] == "delivered"), "{name}: {:#?}", of(name));
         }
         ensure_eq!(agents["slow"].received().len(), 2, "what an agent that is slow is told");
+        for item in of("long") {
+            ensure_eq!(item["responseStatus"], 200, "an answer that is not read to its end");
+            ensure_eq!(
+                item["responseBody"].as_str().map(str::len),
+                Some(8192),
+                "what is kept of a long answer"
+            );
+        }
         for item in of("wordy") {
             let kept = item["responseBody"].as_str().map(str::len).unwrap_or_default();
             let together = agents["wordy"].received().iter().filter(|one| one.in_batch).count().max(1);

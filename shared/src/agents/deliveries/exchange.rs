@@ -7,17 +7,17 @@ use uuid::Uuid;
 use super::{
     BATCH, Deliverer,
     envelope::{self, Event},
-    outcome::{self, Told},
-    store::{self, Claimed},
+    outcome::{self, KEPT, Told},
+    store::{self, Claimed, Facts},
 };
 use crate::{
     agents::{AgentName, secret},
-    error::Result,
+    error::{Error, Result},
     ids::{TenantId, UserId},
     outbound::{Outgoing, Unanswered},
 };
 
-/// Bytes of an agent's answer that are read.
+/// Bytes of an agent's answer to a batch that are read.
 const LARGEST: usize = 64 * 1024;
 /// Bytes of events that go together; one that is larger goes alone.
 const BATCH_BYTES: usize = 256 * 1024;
@@ -30,6 +30,8 @@ pub(super) struct Exchange {
     pub(super) lease: Uuid,
     /// At least one; those of a user in their order.
     pub(super) deliveries: Vec<Claimed>,
+    /// None where the agent was removed.
+    facts: Option<Facts>,
 }
 
 impl Exchange {
@@ -53,8 +55,8 @@ impl Exchange {
     }
 }
 
-/// The exchanges that these deliveries make: what may go together does.
-pub(super) fn of(claimed: Vec<Claimed>) -> Vec<Exchange> {
+/// What may go together does.
+fn of(claimed: Vec<Claimed>) -> Vec<Exchange> {
     let mut exchanges: Vec<Exchange> = Vec::with_capacity(claimed.len());
     let mut batches: HashMap<(TenantId, AgentName), usize> = HashMap::new();
     for delivery in claimed {
@@ -69,12 +71,30 @@ pub(super) fn of(claimed: Vec<Claimed>) -> Vec<Exchange> {
             batches.insert(agent.clone(), exchanges.len());
         }
         let (tenant, agent) = agent;
-        exchanges.push(Exchange { tenant, agent, lease: delivery.lease, deliveries: vec![delivery] });
+        let lease = delivery.lease;
+        exchanges.push(Exchange { tenant, agent, lease, deliveries: vec![delivery], facts: None });
     }
     exchanges
 }
 
 impl Deliverer {
+    /// The exchanges that these deliveries make, each as large as it may be, with what is to be known for them.
+    pub(super) async fn exchanges(&self, claimed: Vec<Claimed>) -> Result<Vec<Exchange>> {
+        let mut exchanges = of(claimed);
+        for exchange in exchanges.iter_mut().filter(|exchange| exchange.may_grow()) {
+            let room = BATCH - exchange.deliveries.len();
+            let followers = store::claim_followers(&self.engine, exchange, self.lease(), room).await?;
+            exchange.deliveries.extend(followers);
+            // In the order in which they were written, which is also each user's.
+            exchange.deliveries.sort_by_key(|delivery| delivery.seq);
+        }
+        if !exchanges.is_empty() {
+            let facts = store::facts(&self.engine, &exchanges).await?;
+            exchanges.iter_mut().zip(facts).for_each(|(exchange, facts)| exchange.facts = facts);
+        }
+        Ok(exchanges)
+    }
+
     /// Tells the agent, and writes down what came of it.
     pub(super) async fn tell(&self, mut exchange: Exchange) -> Result<()> {
         let begun = tokio::time::Instant::now();
@@ -82,10 +102,15 @@ impl Deliverer {
         let (told, named) = match self.request(&mut exchange).await {
             Ok((request, events)) => {
                 versions = events.into_iter().map(|event| event.version).collect();
-                match self.outbound.send(request, LARGEST, self.settings.timeout).await {
-                    Ok(answer) if exchange.deliveries.len() > 1 => {
-                        (Told::answered(&answer), outcome::named(&answer))
-                    }
+                // The answer to a batch may name what the agent did not take; for a single event the status says it all.
+                let is_batch = exchange.deliveries.len() > 1;
+                let answer = if is_batch {
+                    self.outbound.send(request, LARGEST, self.settings.timeout).await
+                } else {
+                    self.outbound.send_for_status(request, KEPT, self.settings.timeout).await
+                };
+                match answer {
+                    Ok(answer) if is_batch => (Told::answered(&answer), outcome::named(&answer)),
                     Ok(answer) => (Told::answered(&answer), HashMap::new()),
                     Err(Unanswered::Refused(error)) => (Told::impossible(&error), HashMap::new()),
                     Err(Unanswered::NotSent(error) | Unanswered::Unknown(error)) => {
@@ -115,17 +140,9 @@ impl Deliverer {
         store::settle(&self.engine, &exchange, &told, &each, elapsed, &self.settings).await
     }
 
-    /// What is sent. The exchange is as large as it may be then: followers of its deliveries have joined it, and what is too much
-    /// for one request is left to others.
+    /// What is sent. What is too much for one request is left to others.
     async fn request(&self, exchange: &mut Exchange) -> Result<(Outgoing, Vec<Event>)> {
-        if exchange.may_grow() {
-            let room = BATCH - exchange.deliveries.len();
-            let followers = store::claim_followers(&self.engine, exchange, self.lease(), room).await?;
-            exchange.deliveries.extend(followers);
-            // In the order in which they were written, which is also each user's.
-            exchange.deliveries.sort_by_key(|delivery| delivery.seq);
-        }
-        let facts = store::facts(&self.engine, exchange).await?;
+        let facts = exchange.facts.take().ok_or_else(|| Error::not_found("the agent was removed"))?;
         let mut keys = Vec::with_capacity(facts.secrets.len());
         for (id, sealed) in &facts.secrets {
             keys.push(secret::open(&self.vault, exchange.tenant, &exchange.agent, *id, sealed)?);

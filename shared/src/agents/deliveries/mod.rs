@@ -45,6 +45,8 @@ const AT_ONCE: usize = 128;
 const AT_ONCE_TO_ONE: usize = 16;
 /// Deliveries that go together at most.
 const BATCH: usize = 50;
+/// For how long a connection waits for the next exchange: shorter than common servers wait before they close it.
+const KEPT_OPEN: Duration = Duration::from_secs(1);
 /// Exchanges that end before a next claim.
 const SEVERAL: usize = 8;
 /// While deliveries are under way, others that are due are looked for this often: when nothing tells of any, and when there
@@ -86,8 +88,8 @@ pub struct Deliverer {
 impl Deliverer {
     /// Over the engine's pool: deliveries of all tenants are claimed together.
     #[must_use]
-    pub fn new(engine: PgPool, vault: Vault, outbound: Outbound, settings: DeliverySettings) -> Self {
-        Self { engine, vault, outbound, settings }
+    pub fn new(engine: PgPool, vault: Vault, outbound: &Outbound, settings: DeliverySettings) -> Self {
+        Self { engine, vault, outbound: outbound.clone().keeping_connections(KEPT_OPEN), settings }
     }
 
     /// Delivers until nothing is due; answers how many exchanges there were. Whoever tells it of more meanwhile has it look
@@ -211,7 +213,7 @@ impl Deliverer {
                 store::put_back(&self.engine, &[delivery]).await?;
             }
         }
-        Ok(exchange::of(free))
+        self.exchanges(free).await
     }
 
     /// For how long what is claimed is ours.

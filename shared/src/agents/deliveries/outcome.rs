@@ -16,7 +16,7 @@ use crate::{error::Error, outbound::Incoming};
 /// The longest that an agent may ask us to wait.
 const LONGEST_WAIT: Duration = Duration::from_secs(3600);
 /// Bytes of an agent's answer that are stored.
-const KEPT: usize = 8 * 1024;
+pub(super) const KEPT: usize = 8 * 1024;
 
 /// What came of one try: what the agent said, of all that it was told or of one event of a batch.
 #[derive(Debug, Clone)]

@@ -19,7 +19,7 @@ use crate::{
         permissions::Granted,
         store::MatrixRow,
     },
-    error::{Error, Result},
+    error::Result,
     ids::{SignInId, TenantId, UserId},
 };
 
@@ -65,6 +65,7 @@ impl Claimed {
 }
 
 /// What an exchange needs to know of its agent, and of the user of each delivery, as they are now.
+#[derive(Debug)]
 pub(super) struct Facts {
     pub(super) endpoint: String,
     /// Newest first.
@@ -74,6 +75,7 @@ pub(super) struct Facts {
 }
 
 /// What a delivery needs to know of its user.
+#[derive(Debug)]
 pub(super) struct UserFacts {
     pub(super) email: Option<String>,
     /// What the agent may see of the user.
@@ -88,6 +90,8 @@ pub(super) struct UserFacts {
 
 #[derive(sqlx::FromRow)]
 struct FactsRow {
+    /// The exchange's.
+    exchange: i64,
     endpoint: String,
     email: Option<String>,
     #[sqlx(flatten)]
@@ -97,7 +101,7 @@ struct FactsRow {
     context_data: Option<Value>,
     told: Option<i64>,
     sign_in: Option<SignInId>,
-    /// The agent's, the same in each row.
+    /// The agent's, the same in each row of an exchange.
     secret_ids: Option<Vec<Uuid>>,
     secrets: Option<Vec<String>>,
 }
@@ -114,8 +118,9 @@ pub(super) struct Most {
 
 /// Claims the first delivery of each line that is due, of agents that are enabled, not full and not left alone. Those that were
 /// not tried yet may go together, when their agent accepts that. It looks agent by agent, at no more than it may claim: what waits
-/// for one agent costs the others nothing. The order has a line's first found in the index of lines also where the table has no
-/// statistics yet; with `not exists` another index was chosen then, which reads all that waits for the agent.
+/// for one agent costs the others nothing, and what was delivered costs nobody anything. Whether a delivery is its line's first is
+/// asked so that the planner expects a yes as a rule: otherwise it reads and sorts all that waits for the agent, and without
+/// statistics all that it was ever told.
 pub(super) async fn claim(
     engine: &PgPool,
     lease: Uuid,
@@ -140,10 +145,11 @@ pub(super) async fn claim(
              select d.id, d.due_at, d.status from agent_notification_events d
              where d.tenant_id = a.tenant_id and d.target_agent = a.name and d.status in ('pending', 'retry')
                and d.due_at <= clock_timestamp() and (d.leased_until is null or d.leased_until < clock_timestamp())
-               and d.seq = (select e.seq from agent_notification_events e
-                            where e.tenant_id = a.tenant_id and e.target_agent = a.name and e.user_id = d.user_id
-                              and e.status in ('pending', 'retry') order by e.seq limit 1)
-             order by d.due_at limit case when a.breaker_was_open then 1 else $6::bigint + $7::bigint end) d
+               and (d.seq > (select e.seq from agent_notification_events e
+                             where e.tenant_id = a.tenant_id and e.target_agent = a.name and e.user_id = d.user_id
+                               and e.status in ('pending', 'retry') order by e.seq limit 1)) is not true
+             order by d.due_at
+             limit case when a.breaker_was_open then 1 when a.accepts_batches then $6::bigint + $7::bigint else $6 end) d
          ), placed as (
            select h.tenant_id, h.id, h.breaker_was_open, h.may_join and not h.breaker_was_open as in_batch,
                   row_number() over (partition by h.tenant_id, h.target_agent, h.may_join and not h.breaker_was_open
@@ -251,45 +257,59 @@ pub(super) async fn put_back(engine: &PgPool, claimed: &[Claimed]) -> Result<()>
     Ok(())
 }
 
-pub(super) async fn facts(engine: &PgPool, exchange: &Exchange) -> Result<Facts> {
-    let versions: Vec<Option<i64>> = exchange.deliveries.iter().map(Claimed::version).collect();
-    // What an agent may see is what it may now; what it is told is the version that the delivery is about, so that a delivery
-    // that is tried again says the same.
+/// What these exchanges need to know, one after the other; nothing of one whose agent was removed. What an agent may see is what
+/// it may now; what it is told is the version that the delivery is about, so that a delivery that is tried again says the same.
+pub(super) async fn facts(engine: &PgPool, exchanges: &[Exchange]) -> Result<Vec<Option<Facts>>> {
+    let deliveries = || {
+        (0_i64..).zip(exchanges).flat_map(|(place, one)| one.deliveries.iter().map(move |each| (place, each)))
+    };
     let rows: Vec<FactsRow> = sqlx::query_as(
-        "select a.endpoint, u.email, a.permission_level, a.permissions_required,
-                agent_optional_permissions(a) as permissions_optional, a.permissions_forbidden,
-                c.context_data -> 'agent_permissions' ->> a.name as user_level,
+        "with told as materialized (
+           select d.* from unnest($1::bigint[], $2::uuid[], $3::text[], $4::uuid[], $5::bigint[]) with ordinality
+             d (exchange, tenant_id, agent, user_id, version, place)
+         ), agent as materialized (
+           select a.tenant_id, a.name, a.endpoint, a.permission_level, a.permissions_required,
+                  agent_optional_permissions(a) as permissions_optional, a.permissions_forbidden,
+                  k.ids as secret_ids, k.secrets
+           from (select distinct tenant_id, agent from told) d
+           join agents a on a.tenant_id = d.tenant_id and a.name = d.agent
+           cross join lateral (
+             select array_agg(k.id order by k.id desc) as ids, array_agg(k.secret_enc order by k.id desc) as secrets
+             from agent_secrets k
+             where k.tenant_id = a.tenant_id and k.agent = a.name and (k.expires_at is null or k.expires_at > now())) k
+         )
+         select d.exchange, a.endpoint, u.email, a.permission_level, a.permissions_required, a.permissions_optional,
+                a.permissions_forbidden, c.context_data -> 'agent_permissions' ->> a.name as user_level,
                 coalesce(h.version, c.version) as version, coalesce(h.context_data, c.context_data) as context_data,
-                t.version as told, s.id as sign_in,
-                (select array_agg(k.id order by k.id desc) from agent_secrets k
-                 where k.tenant_id = $1 and k.agent = $2 and (k.expires_at is null or k.expires_at > now())) as secret_ids,
-                (select array_agg(k.secret_enc order by k.id desc) from agent_secrets k
-                 where k.tenant_id = $1 and k.agent = $2 and (k.expires_at is null or k.expires_at > now())) as secrets
-         from agents a cross join unnest($3::uuid[], $4::bigint[]) with ordinality d (user_id, version, place)
+                t.version as told, s.id as sign_in, a.secret_ids, a.secrets
+         from told d join agent a on a.tenant_id = d.tenant_id and a.name = d.agent
          left join users u on u.id = d.user_id
-         left join user_contexts c on c.tenant_id = $1 and c.user_id = d.user_id
+         left join user_contexts c on c.tenant_id = d.tenant_id and c.user_id = d.user_id
          left join lateral (select version, context_data from user_context_history h
-                            where h.tenant_id = $1 and h.user_id = d.user_id and (d.version is null or h.version <= d.version)
+                            where h.tenant_id = d.tenant_id and h.user_id = d.user_id
+                              and (d.version is null or h.version <= d.version)
                             order by h.version desc limit 1) h on true
-         left join agent_context_versions t on t.tenant_id = $1 and t.agent = a.name and t.user_id = d.user_id
+         left join agent_context_versions t on t.tenant_id = d.tenant_id and t.agent = d.agent and t.user_id = d.user_id
          left join lateral (select id from sign_ins s
                             where s.user_id = d.user_id and s.ended_at is null and s.expires_at > now()
                             order by s.created_at desc limit 1) s on true
-         where a.tenant_id = $1 and a.name = $2 order by d.place",
+         order by d.place",
     )
-    .bind(exchange.tenant)
-    .bind(&exchange.agent)
-    .bind(exchange.users())
-    .bind(versions)
+    .bind(deliveries().map(|(place, _)| place).collect::<Vec<_>>())
+    .bind(deliveries().map(|(_, one)| one.tenant_id).collect::<Vec<_>>())
+    .bind(deliveries().map(|(_, one)| one.target_agent.as_str()).collect::<Vec<_>>())
+    .bind(deliveries().map(|(_, one)| one.user_id).collect::<Vec<_>>())
+    .bind(deliveries().map(|(_, one)| one.version()).collect::<Vec<_>>())
     .fetch_all(engine)
     .await?;
-    let agent = rows.first().ok_or_else(|| Error::not_found("the agent was removed"))?;
-    let sealed = agent.secrets.iter().flatten().cloned();
-    Ok(Facts {
-        endpoint: agent.endpoint.clone(),
-        secrets: agent.secret_ids.iter().flatten().copied().zip(sealed).collect(),
-        users: rows.into_iter().map(UserFacts::from).collect(),
-    })
+    let mut facts: Vec<Option<Facts>> = exchanges.iter().map(|_| None).collect();
+    for row in rows {
+        let Some(place) = usize::try_from(row.exchange).ok().and_then(|place| facts.get_mut(place)) else {
+            continue;
+        };
+        place.get_or_insert_with(|| Facts::of_agent(&row)).users.push(row.into());
+    }
+    Ok(facts)
 }
 
 /// Writes what came of an exchange for each of its deliveries, and what it says about the agent, in one statement: also which
@@ -385,18 +405,28 @@ pub(super) async fn settle(
 }
 
 /// Seconds until the next delivery that may be claimed, none when none waits. The first thousand of each agent tell; should they
-/// all stand behind something that is not due, the schedule finds what is.
+/// all stand behind something that is not due, the schedule finds what is. Of what somebody has claimed, the first tells when to look
+/// again.
 pub(super) async fn next_due(engine: &PgPool) -> Result<Option<Duration>> {
     let seconds: Option<f64> = sqlx::query_scalar(
         "select extract(epoch from min(greatest(d.at, a.left_alone_until)) - clock_timestamp())::float8
          from agents_to_tell() a cross join lateral (
-           select min(greatest(d.due_at, d.leased_until)) as at
-           from (select due_at, leased_until, user_id, seq from agent_notification_events
-                 where tenant_id = a.tenant_id and target_agent = a.name and status in ('pending', 'retry')
-                 order by due_at limit 1000) d
-           where d.seq = (select e.seq from agent_notification_events e
-                          where e.tenant_id = a.tenant_id and e.target_agent = a.name and e.user_id = d.user_id
-                            and e.status in ('pending', 'retry') order by e.seq limit 1)) d",
+           (select d.due_at as at
+            from (select due_at, leased_until, user_id, seq from agent_notification_events
+                  where tenant_id = a.tenant_id and target_agent = a.name and status in ('pending', 'retry')
+                  order by due_at limit 1000) d
+            where (d.leased_until is null or d.leased_until < clock_timestamp())
+              and (d.seq > (select e.seq from agent_notification_events e
+                            where e.tenant_id = a.tenant_id and e.target_agent = a.name and e.user_id = d.user_id
+                              and e.status in ('pending', 'retry') order by e.seq limit 1)) is not true
+            order by d.due_at limit 1)
+           union all
+           (select d.leased_until
+            from (select due_at, leased_until from agent_notification_events
+                  where tenant_id = a.tenant_id and target_agent = a.name and status in ('pending', 'retry')
+                  order by due_at limit 200) d
+            where d.leased_until >= clock_timestamp()
+            order by d.due_at limit 1)) d",
     )
     .fetch_one(engine)
     .await?;
@@ -429,6 +459,14 @@ pub(super) async fn give_up_old(engine: &PgPool) -> Result<u64> {
         if done < CHUNK {
             return Ok(given_up);
         }
+    }
+}
+
+impl Facts {
+    fn of_agent(row: &FactsRow) -> Self {
+        let ids = row.secret_ids.iter().flatten().copied();
+        let sealed = row.secrets.iter().flatten().cloned();
+        Self { endpoint: row.endpoint.clone(), secrets: ids.zip(sealed).collect(), users: Vec::new() }
     }
 }
 
