@@ -41,8 +41,7 @@ impl IntoResponse for Failure {
             }
         }
         // Who knows when to try again says so in the body, and so in the header.
-        let wait = self.0.details.as_ref().and_then(|details| details.get("retryAfter")?.as_u64());
-        if let Some(seconds) = wait {
+        if let Some(seconds) = retry_after(&self.0) {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         response.extensions_mut().insert(Arc::new(self.0));
@@ -65,6 +64,11 @@ pub(crate) struct ErrorBody {
     origin: String,
     /// The request's id, under which the log has more.
     request_id: String,
+}
+
+/// Seconds until it may be tried again, if that is known.
+pub(crate) fn retry_after(error: &Error) -> Option<u64> {
+    error.details.as_ref()?.get("retryAfter")?.as_u64()
 }
 
 /// The status of an error.

@@ -127,7 +127,13 @@ pub async fn start_with_entities(config: Config, entities: &'static [EntityDef])
         Switches::start(engine.clone(), &bell, draining.clone()),
     );
     let app = App::new(Parts {
-        queues: Queues::new(engine.clone(), tenants.clone(), turns.clone(), bell.clone()),
+        queues: Queues::new(
+            engine.clone(),
+            tenants.clone(),
+            turns.clone(),
+            bell.clone(),
+            config.agents.notifications,
+        ),
         connections,
         last_accessed: LastAccessed::start(engine.clone(), config.session_idle_days, draining.clone()),
         turns,

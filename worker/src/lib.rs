@@ -196,8 +196,12 @@ pub async fn start(config: Config, extras: Extras) -> anyhow::Result<Running> {
     let supervisor =
         Supervisor::start(Arc::clone(&engine), role, stopping.clone(), killed.clone(), hasten.clone())
             .await?;
-    let spawn = |work: futures::future::BoxFuture<'static, ()>| {
-        tokio::spawn(killed.clone().run_until_cancelled_owned(work));
+    let finish = |work: futures::future::BoxFuture<'static, ()>| {
+        tokio::spawn(killed.clone().run_until_cancelled_owned(work))
+    };
+    let mut finishing = Vec::new();
+    let spawn = |work| {
+        finish(work);
     };
     if let Some(metrics) = metrics {
         let pools = vec![("app", app_pool), ("engine", engine_pool.clone())];
@@ -224,12 +228,11 @@ pub async fn start(config: Config, extras: Extras) -> anyhow::Result<Running> {
         configured::apply(&engine_pool, &vault, config.default_tenant, &config.agents.configured).await?;
         let deliverer = Deliverer::new(telling, vault.clone(), &outbound, delivery_settings(&config));
         let deliveries = jobs::deliveries::Deliveries::new(deliverer, told_of_deliveries, stopping.clone());
-        spawn(Box::pin(deliveries.clone().when_told(switches.clone())));
+        finishing.push(finish(Box::pin(deliveries.clone().when_told(switches.clone()))));
         let upkeep = Upkeep {
             deliveries,
             context_inactive_days: config.agents.context_inactive_days,
             outbound,
-            noted: jobs::noted::Noted::default(),
             engine: engine_pool.clone(),
             vault,
             connections,
@@ -258,7 +261,8 @@ pub async fn start(config: Config, extras: Extras) -> anyhow::Result<Running> {
                 switches: switches.clone(),
                 told: Arc::clone(&queue.told),
             };
-            spawn(Box::pin(queues::drive(queue, queue_pool.clone(), handling, stopping.clone())));
+            let driven = queues::drive(queue, queue_pool.clone(), handling, stopping.clone());
+            finishing.push(finish(Box::pin(driven)));
         }
         if let Some(redis) = config.redis.clone() {
             let filling =
@@ -268,8 +272,12 @@ pub async fn start(config: Config, extras: Extras) -> anyhow::Result<Running> {
         spawn(Box::pin(schedule::tick(engine_pool, all, switches, stopping.clone())));
     }
     tracing::info!(models = ?engine.models.iter().map(|model| model.id().to_string()).collect::<Vec<_>>(), "the worker is ready");
+    let hastened = hasten.clone();
     let done = tokio::spawn(async move {
         supervisor.run().await;
+        // They claim nothing more: what they have begun is finished, so that no agent is told twice and no job waits for its lease.
+        let finished = futures::future::join_all(finishing);
+        let _ = tokio::time::timeout(LAST_JOBS, hastened.run_until_cancelled(finished)).await;
         gateway.close().await;
         cache.settle().await;
         // What was handed over is taken at once by whoever hears of it.
@@ -328,6 +336,8 @@ fn hostname() -> String {
         .map_or_else(|_| "localhost".to_owned(), |name| name.trim().to_owned())
 }
 
+/// How long a worker that stops waits for the deliveries and the jobs of its queues that it has begun: an exchange takes no longer.
+const LAST_JOBS: Duration = Duration::from_secs(10);
 /// How long a worker that stops waits for its last bells to be rung.
 const LAST_RINGS: Duration = Duration::from_secs(2);
 

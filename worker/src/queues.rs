@@ -56,8 +56,8 @@ pub(crate) fn queues() -> Vec<Queue> {
     vec![
         Queue {
             name: AGENT_DELIVERIES,
-            batch: 8,
-            quiet: Duration::from_millis(20),
+            batch: 1,
+            quiet: Duration::from_millis(100),
             slow: Duration::from_secs(30),
             told: Arc::default(),
         },

@@ -45,7 +45,7 @@ impl From<Error> for Problem {
         };
         metrics::counter!("errors_total", "origin" => error.origin.as_str(), "code" => error.code.as_str())
             .increment(1);
-        let retry_after = error.details.as_ref().and_then(|details| details.get("retryAfter")?.as_u64());
+        let retry_after = error::retry_after(&error);
         Self { status, error: word, description: error.message.into_owned(), retry_after }
     }
 }

@@ -293,7 +293,7 @@ pub(crate) async fn acknowledge(
         (status = 400, description = "An unreadable parameter", body = ErrorBody),
     )
 )]
-pub(crate) async fn list_sessions(
+pub(crate) async fn list_own_sessions(
     State(app): State<App>,
     AgentCaller(agent): AgentCaller,
     Parameters(page): Parameters<Page>,
@@ -313,7 +313,7 @@ pub(crate) async fn list_sessions(
         (status = 404, description = "The agent may see no such session", body = ErrorBody),
     )
 )]
-pub(crate) async fn get_session(
+pub(crate) async fn get_own_session(
     State(app): State<App>,
     AgentCaller(agent): AgentCaller,
     Path(id): Path<String>,
@@ -331,7 +331,7 @@ pub(crate) async fn get_session(
         (status = 404, description = "The agent may see no such session", body = ErrorBody),
     )
 )]
-pub(crate) async fn delete_session(
+pub(crate) async fn delete_own_session(
     State(app): State<App>,
     AgentCaller(agent): AgentCaller,
     Path(id): Path<String>,

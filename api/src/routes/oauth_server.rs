@@ -218,8 +218,8 @@ pub(crate) async fn sign_in(
         return again(StatusCode::UNAUTHORIZED, wrong);
     };
     let about = About { address: Some(address), ..About::default() };
-    let user = match sign_ins.authenticate(address, &email, password).await {
-        Ok(Some(user)) => user,
+    let proven = match sign_ins.authenticate(address, &email, password).await {
+        Ok(Some(proven)) => proven,
         Ok(None) => {
             note(Event::Login, Outcome::Refused, since, about);
             return again(StatusCode::UNAUTHORIZED, wrong);
@@ -235,7 +235,7 @@ pub(crate) async fn sign_in(
             };
         }
     };
-    let Some(session) = sign_ins.log_in_cookie(&user, &from).await? else {
+    let Some(session) = sign_ins.log_in_cookie(&proven, &from).await? else {
         note(Event::Login, Outcome::Refused, since, about);
         return again(StatusCode::UNAUTHORIZED, wrong);
     };
@@ -243,7 +243,7 @@ pub(crate) async fn sign_in(
         Event::Login,
         Outcome::Success,
         since,
-        About { user: Some(user.user.id), sign_in: Some(session.sign_in), ..about },
+        About { user: Some(proven.user.id), sign_in: Some(session.sign_in), ..about },
     );
     let query = one_line(query);
     let place =

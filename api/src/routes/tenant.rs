@@ -66,7 +66,7 @@ pub(crate) struct Organization {
         (status = 404, description = "A tenant is named that the caller does not belong to", body = ErrorBody),
     )
 )]
-pub(crate) async fn get_tenant(
+pub(crate) async fn get_own_tenant(
     State(app): State<App>,
     Person(person): Person,
     headers: HeaderMap,
@@ -101,7 +101,7 @@ pub(crate) async fn get_tenant(
         (status = 409, description = "The caller is the last admin, or WorkOS says who belongs", body = ErrorBody),
     )
 )]
-pub(crate) async fn delete_tenant(State(app): State<App>, Caller(actor): Caller) -> Answer<StatusCode> {
+pub(crate) async fn leave_tenant(State(app): State<App>, Caller(actor): Caller) -> Answer<StatusCode> {
     let mut tx = app.tenants.begin(&actor).await?;
     must_be_ours(&app, &mut tx).await?;
     people::leave(&mut tx).await?;

@@ -7,25 +7,18 @@ use serde_json::{Value, json};
 use crate::{
     agent_side::{Agent, context_of, risk},
     app::{ADMIN, TestApp},
+    auth::PASSWORD,
     tenants::{Made, OPERATOR, provision, start},
 };
-
-const PASSWORD: &str = "a long enough password";
 
 impl TestApp {
     /// Signs a new person in; answers their id.
     async fn come_in_first(&self, email: &str) -> String {
-        let body = json!({"email": email, "password": PASSWORD});
-        let made = self.send(self.request(Method::POST, "/api/v1/auth/register").json(&body)).await;
-        assert_eq!(made.status, StatusCode::ACCEPTED, "{made:?}");
-        self.come_in(email).await
+        self.sign_up(email).await["user"]["id"].as_str().unwrap().to_owned()
     }
 
     async fn come_in(&self, email: &str) -> String {
-        let body = json!({"email": email, "password": PASSWORD});
-        let begun = self.send(self.request(Method::POST, "/api/v1/auth/login").json(&body)).await;
-        assert_eq!(begun.status, StatusCode::OK, "{begun:?}");
-        begun.json()["user"]["id"].as_str().unwrap().to_owned()
+        self.log_in(email, PASSWORD).await.json()["user"]["id"].as_str().unwrap().to_owned()
     }
 
     /// As if they had been asked in, and had not answered.
@@ -169,10 +162,11 @@ async fn figures_tell_of_agents_that_are_there_and_of_deliveries_that_somebody_c
         app.register_agent(ADMIN, name, json!({})).await;
     }
     app.execute(
-        "insert into agent_notification_events (tenant_id, event_id, target_agent, user_id, event_type, status, created_at, processed_at)
-         select tenant_id, gen_random_uuid(), name, gen_random_uuid(), 'user_login', status,
-                now() - interval '1 hour' * case name when 'on' then 1 else 9 end, case status when 'failed' then now() end
-         from agents, (values ('pending'), ('failed')) statuses (status);
+        "insert into agent_notification_events (tenant_id, event_id, target_agent, user_id, event_type, status, due_at, alive_since, processed_at)
+         select tenant_id, gen_random_uuid(), name, gen_random_uuid(), 'user_login', status, a.at, a.at,
+                case status when 'failed' then now() end
+         from agents, (values ('pending'), ('failed')) statuses (status),
+              lateral (select now() - interval '1 hour' * case name when 'on' then 1 else 9 end as at) a;
          insert into agent_breakers (tenant_id, agent, failures, open_until)
          select tenant_id, name, 5, now() - interval '1 minute' from agents;
          delete from agents where name = 'gone';

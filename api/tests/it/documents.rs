@@ -27,9 +27,11 @@ fn docs_mcp_tools_json_is_current() {
 #[test]
 fn every_operation_is_described() {
     let document: serde_json::Value = serde_json::from_str(&api::openapi_document()).unwrap();
+    let mut ids = std::collections::BTreeSet::new();
     for (path, item) in document["paths"].as_object().unwrap() {
         for (method, operation) in item.as_object().unwrap() {
             let name = format!("{method} {path}");
+            assert!(ids.insert(operation["operationId"].as_str().unwrap()), "{name} has another's id");
             assert!(
                 operation["summary"].as_str().is_some_and(|text| !text.is_empty()),
                 "{name} has no summary"

@@ -4,6 +4,7 @@
 mod agent_decisions;
 mod agent_flags;
 mod agent_side;
+mod agent_strangers;
 mod agents_of_tenants;
 mod app;
 mod auth;
@@ -20,6 +21,7 @@ mod oauth_server;
 mod operations;
 mod queues;
 mod queues_many;
+mod queues_of_agents;
 mod search;
 mod sessions;
 mod sixth;

@@ -96,7 +96,62 @@ async fn make_first_secret(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::agents::permissions::{Granted, Part};
+    use crate::{
+        agents::permissions::{Granted, Part},
+        testing::TestDb,
+    };
+
+    /// What an admin switched off stays off, wherever the environment says that it is; what merely left the environment is back
+    /// when it names it again.
+    #[tokio::test]
+    async fn the_environment_moves_an_agent_and_switches_none_on() {
+        let db = TestDb::new().await;
+        let vault = Vault::new(&["MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=".into()]).unwrap();
+        let tenant = TenantId(uuid::Uuid::from_u128(7));
+        sqlx::query("insert into tenants (id, name) values ($1, 'home')")
+            .bind(tenant)
+            .execute(&db.admin())
+            .await
+            .unwrap();
+        let configure = async |agents: &[(&str, &str)]| -> Vec<(String, String, bool)> {
+            let agents: Vec<_> = agents.iter().map(|(name, url)| (*name, url.parse().unwrap())).collect();
+            apply(&db.engine, &vault, tenant, &agents).await.unwrap();
+            sqlx::query_as("select name, endpoint, enabled from agents order by name")
+                .fetch_all(&db.admin())
+                .await
+                .unwrap()
+        };
+        let stands =
+            |name: &str, place: &str, is_on: bool| (name.to_owned(), format!("http://{place}"), is_on);
+        let (risk, news) = ("risk_management", "news_analysis");
+        configure(&[(risk, "http://a:1"), (news, "http://b:1")]).await;
+        // As an admin does it.
+        sqlx::query("update agents set enabled = false where name = $1")
+            .bind(risk)
+            .execute(&db.admin())
+            .await
+            .unwrap();
+        assert_eq!(
+            configure(&[(risk, "http://a:2"), (news, "http://b:2")]).await,
+            [stands(news, "b:2", true), stands(risk, "a:2", false)]
+        );
+        sqlx::query(
+            "insert into agent_sessions (tenant_id, id, agent_name, session_token_hash, permissions, expires_at)
+             select tenant_id, gen_random_uuid(), name, '\\x00', '{}', now() + interval '1 hour' from agents where name = $1",
+        )
+        .bind(news)
+        .execute(&db.admin())
+        .await
+        .unwrap();
+        assert_eq!(configure(&[]).await, [stands(news, "b:2", false), stands(risk, "a:2", false)]);
+        assert_eq!(
+            configure(&[(risk, "http://a:2"), (news, "http://b:2")]).await,
+            [stands(news, "b:2", true), stands(risk, "a:2", false)]
+        );
+        let lasts: bool =
+            sqlx::query_scalar("select is_active from agent_sessions").fetch_one(&db.admin()).await.unwrap();
+        assert!(!lasts, "a session of an agent that was switched off");
+    }
 
     #[test]
     fn the_defaults_agree_and_give_each_agent_what_it_needs() {

@@ -293,13 +293,17 @@ pub(super) async fn configure(engine: &PgPool, tenant: TenantId, given: &Value) 
          ), gone as (
            update agents a set enabled = false, disabled_because = 'it is no longer in the environment', updated_at = now()
            where a.tenant_id = $1 and a.configured and a.enabled and a.name not in (select name from given)
+           returning a.tenant_id, a.name
+         ), ended as (
+           update agent_sessions s set is_active = false
+           from gone g where s.tenant_id = g.tenant_id and s.agent_name = g.name and s.is_active
          ), made as (
            insert into agents (tenant_id, name, endpoint, capabilities, configured, permission_level, permissions_required,
                                permissions_optional, permissions_forbidden)
            select $1, name, endpoint, array[name], true, level, required, optional, forbidden from given
            on conflict (tenant_id, name) do update
              set endpoint = excluded.endpoint, configured = true, updated_at = now(),
-                 enabled = agents.enabled or agents.disabled_because = 'it is no longer in the environment',
+                 enabled = agents.enabled or agents.disabled_because is not distinct from 'it is no longer in the environment',
                  disabled_because = nullif(agents.disabled_because, 'it is no longer in the environment')
              where (agents.endpoint, agents.configured) is distinct from (excluded.endpoint, true)
                 or agents.disabled_because = 'it is no longer in the environment'

@@ -61,9 +61,10 @@ pub(super) async fn by_key_hash(
     .fetch_optional(&mut *tx)
     .await?;
     tx.commit().await?;
-    let good_for =
-        |row: &KeyRow| row.good_for.map(|seconds| Duration::try_from_secs_f64(seconds).unwrap_or_default());
-    Ok(row.map(|row| (good_for(&row), row)).map(|(good_for, row)| (row.into(), good_for)))
+    Ok(row.map(|row| {
+        let good_for = row.good_for.map(|seconds| Duration::try_from_secs_f64(seconds).unwrap_or_default());
+        (row.into(), good_for)
+    }))
 }
 
 /// Ends the user's operator keys but the one with this hash; answers how many there were. Not marked but deleted, so that

@@ -113,13 +113,15 @@ pub struct Queues {
     tenants: TenantDb,
     turns: Turns,
     bell: Bell,
+    /// `MCP_AGENT_NOTIFICATION_ENABLED`
+    tells_agents: bool,
 }
 
 impl Queues {
-    /// Over the engine's pool, for what crosses tenants, and that of tenants.
+    /// Over the engine's pool, for what crosses tenants, and that of tenants; `tells_agents` as the deployment does.
     #[must_use]
-    pub fn new(engine: PgPool, tenants: TenantDb, turns: Turns, bell: Bell) -> Self {
-        Self { engine, tenants, turns, bell }
+    pub fn new(engine: PgPool, tenants: TenantDb, turns: Turns, bell: Bell, tells_agents: bool) -> Self {
+        Self { engine, tenants, turns, bell, tells_agents }
     }
 
     async fn reach(&self, viewer: &Viewer) -> Result<Reach> {

@@ -248,7 +248,7 @@ async fn queues_and_breakers_are_kept_by_postgres_alone() {
     let engine = world.database.engine.clone();
     let over = |db: &shared::db::TenantDb| {
         let bell = Bell::start(world.database.listen(), &engine, &[]);
-        Queues::new(engine.clone(), db.clone(), turns_over(&world, db.clone()), bell)
+        Queues::new(engine.clone(), db.clone(), turns_over(&world, db.clone()), bell, true)
     };
     let queue = queues::queue("chat-turns").unwrap();
     let viewer = |actor: &Actor| Viewer::Admin(AdminActor::of(actor.clone()).unwrap());
@@ -262,7 +262,7 @@ async fn queues_and_breakers_are_kept_by_postgres_alone() {
     let filter = Filter { tenant: Some(world.ann.tenant), ..Filter::default() };
     for filter in [&filter, &Filter::default()] {
         assert!(disguised.jobs(&theirs, queue, filter, None, 10).await.unwrap().is_empty());
-        let batch = Batch { action: Action::Cancel, limit: 10, is_dry: false };
+        let batch = Batch { action: Action::Cancel, limit: 10, after: None, is_dry: false };
         let done = disguised.act_on_all(&theirs, queue, filter, batch, "r").await.unwrap();
         assert_eq!((done.matched, done.touched.len()), (0, 0));
     }

@@ -5,7 +5,7 @@
 pub(crate) mod compaction;
 pub(crate) mod deliveries;
 pub(crate) mod embeddings;
-pub(crate) mod noted;
+mod noted;
 pub(crate) mod refresh;
 pub(crate) mod store;
 
@@ -52,8 +52,6 @@ pub(crate) struct Upkeep {
     /// Days after which what is known of an idle user is emptied.
     pub(crate) context_inactive_days: i64,
     pub(crate) outbound: Outbound,
-    /// When each schedule ran last.
-    pub(crate) noted: noted::Noted,
     /// Where new header secrets are put; without one they wait to be fetched.
     pub(crate) secret_store: Option<Arc<dyn SecretStore>>,
     /// What embeds items; without it nothing is on that list.
@@ -64,7 +62,7 @@ pub(crate) struct Upkeep {
 pub(crate) async fn run_scheduled(task: &str, upkeep: &Upkeep) -> Result<(), BoxDynError> {
     let started_at = Utc::now();
     let outcome = guarded(task, run(task, upkeep)).await;
-    upkeep.noted.note(&upkeep.engine, task, started_at, outcome.as_ref().err()).await;
+    noted::note(&upkeep.engine, task, started_at, outcome.as_ref().err()).await;
     outcome
 }
 

@@ -42,7 +42,7 @@ pub(crate) struct SessionsQuery {
         (status = 404, description = "There is no such agent", body = ErrorBody),
     )
 )]
-pub(crate) async fn list_sessions(
+pub(crate) async fn list_agent_sessions(
     State(app): State<App>,
     Admin(admin): Admin,
     Parameters(query): Parameters<SessionsQuery>,
@@ -66,7 +66,7 @@ pub(crate) async fn list_sessions(
         (status = 404, description = "There is no such session", body = ErrorBody),
     )
 )]
-pub(crate) async fn delete_session(
+pub(crate) async fn delete_agent_session(
     State(app): State<App>,
     Admin(admin): Admin,
     Path(id): Path<String>,

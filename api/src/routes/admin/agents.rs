@@ -324,6 +324,8 @@ pub(crate) async fn patch_agent(
     let mut tx = app.tenants.begin(admin.actor()).await?;
     let agent = agents::update(&mut tx, &admin, &app.outbound, &name, &change).await?;
     tx.commit().await?;
+    // What waited while it was disabled, or elsewhere, is due.
+    app.tell_agents();
     Ok(JsonAnswer(agent.into()))
 }
 

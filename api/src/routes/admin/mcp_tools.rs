@@ -95,7 +95,7 @@ pub(crate) struct Acceptance {
         (status = 404, description = "The tenant may use no such server", body = ErrorBody),
     )
 )]
-pub(crate) async fn list_tools(
+pub(crate) async fn list_server_tools(
     State(app): State<App>,
     steward: Steward,
     Path(name): Path<String>,

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::{
     agents::{admin, all, deliveries, hold, register, sign_in, sign_in_again, told},
-    run::{SOON, ensure_eq, here, run},
+    run::{SOON, ensure_eq, here, processes, run},
 };
 
 /// A token of the agent, with new credentials.
@@ -41,7 +41,10 @@ async fn breaker(admin: &Client, name: &str) -> Result<Value> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_agent_that_acknowledges_before_it_answers_has_answered_too() -> Result<()> {
-    run(told(here()).env("MCP_CIRCUIT_BREAKER_FAILURE_THRESHOLD", "1"), async |stack| {
+    // It is held for longer than an answer usually may take.
+    let builder =
+        told(here()).env("MCP_CIRCUIT_BREAKER_FAILURE_THRESHOLD", "1").env("MCP_NOTIFICATION_TIMEOUT", "20");
+    run(builder, async |stack| {
         let admin = admin(stack).await?;
         let agent = FakeAgent::start(Manner::Status(500)).await?;
         register(&admin, "prompt", &agent, json!({})).await?;
@@ -69,7 +72,8 @@ async fn an_agent_that_acknowledges_before_it_answers_has_answered_too() -> Resu
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_breaker_that_an_admin_opened_stays_open() -> Result<()> {
     for answers in [true, false] {
-        run(told(here()), async |stack| {
+        let timeout = if answers { "20" } else { "1" };
+        run(told(here()).env("MCP_NOTIFICATION_TIMEOUT", timeout), async |stack| {
             let admin = admin(stack).await?;
             let agent = FakeAgent::start(Manner::Held).await?;
             register(&admin, "held", &agent, json!({})).await?;
@@ -80,7 +84,9 @@ async fn a_breaker_that_an_admin_opened_stays_open() -> Result<()> {
             if answers {
                 agent.release();
             }
-            deliveries(&admin, "", |items| items.iter().all(|item| !item["durationMs"].is_null())).await?;
+            let is_settled = |items: &[Value]| items.iter().all(|item| !item["durationMs"].is_null());
+            let settled = deliveries(&admin, "", is_settled).await?;
+            ensure_eq!(settled[0]["responseStatus"] == 204, answers, "whether it answered");
             let after = breaker(&admin, "held").await?;
             ensure_eq!(
                 (&after["state"], &after["openUntil"]),
@@ -119,6 +125,35 @@ async fn a_long_backlog_of_one_agent_delays_nobody_else() -> Result<()> {
         well.until(2, SOON).await?;
         ensure!(begun.elapsed() < Duration::from_secs(3), "it was told after {:?}", begun.elapsed());
         ensure_eq!(down.received().len(), 0, "what the agent that is left alone was told");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_that_stops_finishes_what_it_tells() -> Result<()> {
+    run(told(processes()).env("MCP_NOTIFICATION_TIMEOUT", "8"), async |stack| {
+        let admin = admin(stack).await?;
+        let agent = FakeAgent::start(Manner::Held).await?;
+        register(&admin, "held", &agent, json!({})).await?;
+        sign_in(&stack.client(0), "ann").await?;
+        agent.until(1, SOON).await?;
+        let worker = stack.workers[0].real();
+        worker.signal("TERM")?;
+        let deadline = tokio::time::Instant::now() + SOON;
+        while !worker.log().contains("stopping: no more claims") {
+            ensure!(tokio::time::Instant::now() < deadline, "it does not stop: {}", worker.log_tail());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        agent.set(Manner::Well);
+        agent.release();
+        ensure!(worker.wait(SOON).await?.success(), "{}", worker.log_tail());
+        let items = deliveries(&admin, "", |items| all(items, 1, "delivered")).await?;
+        ensure_eq!(
+            (&items[0]["responseStatus"], agent.received().len()),
+            (&json!(204), 1),
+            "how it was told"
+        );
         Ok(())
     })
     .await

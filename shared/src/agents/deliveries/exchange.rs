@@ -83,7 +83,8 @@ impl Deliverer {
         let mut exchanges = of(claimed);
         for exchange in exchanges.iter_mut().filter(|exchange| exchange.may_grow()) {
             let room = BATCH - exchange.deliveries.len();
-            let followers = store::claim_followers(&self.engine, exchange, self.lease(), room).await?;
+            let home = self.settings.default_tenant;
+            let followers = store::claim_followers(&self.engine, exchange, self.lease(), room, home).await?;
             exchange.deliveries.extend(followers);
             // In the order in which they were written, which is also each user's.
             exchange.deliveries.sort_by_key(|delivery| delivery.seq);

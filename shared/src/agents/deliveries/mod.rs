@@ -186,16 +186,14 @@ impl Deliverer {
         most: usize,
         with: &HashMap<task::Id, (TenantId, AgentName)>,
     ) -> Result<Vec<Exchange>> {
-        let mut busy: HashMap<&(TenantId, AgentName), usize> = HashMap::new();
-        with.values().for_each(|agent| *busy.entry(agent).or_default() += 1);
-        let full: Vec<_> =
-            busy.into_iter().filter(|(_, count)| *count >= AT_ONCE_TO_ONE).map(|(agent, _)| agent).collect();
+        let mut under_way: HashMap<(TenantId, AgentName), usize> = HashMap::new();
+        with.values().for_each(|agent| *under_way.entry(agent.clone()).or_default() += 1);
         let lease = self.lease();
         let most = Most { in_all: most, alone: AT_ONCE_TO_ONE, in_batch: BATCH };
         let claimed = loop {
             let default_tenant = self.settings.default_tenant;
             let mut claimed =
-                store::claim(&self.engine, Uuid::new_v4(), lease, &most, &full, default_tenant).await?;
+                store::claim(&self.engine, Uuid::new_v4(), lease, &most, &under_way, default_tenant).await?;
             let all = claimed.len();
             claimed.retain(|delivery| delivery.belongs);
             // Dead letters alone: those behind them are due by now.
@@ -225,7 +223,98 @@ impl Deliverer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::TestDb;
+    use crate::{outbound::Outbound, testing::TestDb, vault::Vault};
+
+    /// A Fernet key of nobody's.
+    const KEY: &str = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
+    /// For longer than a test takes.
+    const LONG: Duration = Duration::from_secs(600);
+
+    async fn run(db: &TestDb, statements: &'static str) {
+        sqlx::raw_sql(statements).execute(&db.admin()).await.unwrap();
+    }
+
+    /// Claims so many at most: their correlations.
+    async fn claim(db: &TestDb, in_all: usize, under_way: &[(&str, usize)]) -> Vec<String> {
+        let most = Most { in_all, alone: AT_ONCE_TO_ONE, in_batch: BATCH };
+        let tenant = sqlx::query_scalar("select min(tenant_id::text)::uuid from agents")
+            .fetch_one(&db.engine)
+            .await
+            .unwrap();
+        let under_way =
+            under_way.iter().map(|(agent, count)| ((tenant, agent.parse().unwrap()), *count)).collect();
+        let claimed =
+            store::claim(&db.engine, Uuid::new_v4(), LONG, &most, &under_way, tenant).await.unwrap();
+        let mut claimed: Vec<_> = claimed.into_iter().map(|one| one.correlation_id.unwrap()).collect();
+        claimed.sort();
+        claimed
+    }
+
+    /// An agent that is slow has the oldest deliveries, twenty here; one that is quick has two.
+    const SLOW_AND_QUICK: &str = "
+        insert into tenants (id, name) values ('0198c0de-0000-7000-8000-0000000000aa', 'acme');
+        insert into agents (tenant_id, name, endpoint)
+        select t.id, n, 'https://agents.example.com' from tenants t, (values ('slow'), ('quick')) a (n) where t.name = 'acme';
+        insert into agent_notification_events (tenant_id, event_id, target_agent, user_id, event_type, correlation_id, due_at)
+        select a.tenant_id, gen_random_uuid(), a.name, gen_random_uuid(), 'user_logout', a.name || to_char(n, 'FM00'),
+               now() - case a.name when 'slow' then interval '1 hour' else interval '1 second' end + n * interval '1 millisecond'
+        from agents a, generate_series(1, case a.name when 'slow' then 20 else 2 end) n";
+
+    #[tokio::test]
+    async fn agents_take_turns_and_none_has_more_than_its_share() {
+        let db = TestDb::new().await;
+        run(&db, SLOW_AND_QUICK).await;
+        assert_eq!(claim(&db, 3, &[]).await, ["quick01", "slow01", "slow02"], "one each, then the oldest");
+        // Of sixteen fifteen are under way.
+        assert_eq!(claim(&db, 100, &[("slow", 15)]).await, ["quick02", "slow03"]);
+        assert!(claim(&db, 100, &[("slow", 16)]).await.is_empty());
+        assert_eq!(claim(&db, 100, &[]).await.len(), 16);
+    }
+
+    #[tokio::test]
+    async fn what_stands_behind_a_sign_out_is_no_business_of_a_tenant_that_was_left() {
+        let db = TestDb::new().await;
+        run(
+            &db,
+            "insert into tenants (id, name) values ('0198c0de-0000-7000-8000-0000000000aa', 'acme');
+             insert into agents (tenant_id, name, endpoint, accepts_batches)
+             select id, 'agent', 'https://agents.example.com', true from tenants where name = 'acme';
+             insert into users (id, email) values ('0198c0de-0000-7000-8000-000000000001', 'gone@example.com');
+             select user_event(t.id, u.id, kind, '{}', kind)
+             from tenants t, users u, (values (1, 'user_logout'), (2, 'user_login')) kinds (n, kind) where t.name = 'acme'
+             order by n",
+        )
+        .await;
+        let settings = DeliverySettings {
+            enabled: true,
+            timeout: LONG,
+            max_retries: 3,
+            retry_base: LONG,
+            breaker_threshold: 5,
+            breaker_recovery: LONG,
+            token_key: "key".into(),
+            issuer: "https://alfred.example.com".to_owned(),
+            default_tenant: TenantId(Uuid::nil()),
+        };
+        let vault = Vault::new(&[KEY.into()]).unwrap();
+        let deliverer = Deliverer::new(db.engine.clone(), vault, &Outbound::new(&[]), settings);
+        let told = deliverer.claim(10, &HashMap::new()).await.unwrap();
+        let told: Vec<_> =
+            told.iter().flat_map(|one| &one.deliveries).map(|one| one.event_type.as_str()).collect();
+        assert_eq!(told, ["user_logout"]);
+        run(
+            &db,
+            "update agent_notification_events set status = 'delivered' where event_type = 'user_logout'",
+        )
+        .await;
+        assert!(deliverer.claim(10, &HashMap::new()).await.unwrap().is_empty());
+        let left: String =
+            sqlx::query_scalar("select error_message from agent_notification_events where status = 'failed'")
+                .fetch_one(&db.admin())
+                .await
+                .unwrap();
+        assert_eq!(left, "the user left the tenant");
+    }
 
     #[tokio::test]
     async fn only_active_tenants_are_told_and_only_of_those_who_belong_there() {
@@ -251,7 +340,9 @@ mod tests {
         let claim = async || {
             let most = Most { in_all: 100, alone: 100, in_batch: 100 };
             let time = Duration::from_secs(10);
-            let claimed = store::claim(&db.engine, Uuid::new_v4(), time, &most, &[], default).await.unwrap();
+            let claimed = store::claim(&db.engine, Uuid::new_v4(), time, &most, &HashMap::new(), default)
+                .await
+                .unwrap();
             let mut claimed: Vec<_> =
                 claimed.into_iter().map(|one| (one.correlation_id.unwrap(), one.belongs)).collect();
             claimed.sort();

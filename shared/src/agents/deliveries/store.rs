@@ -1,6 +1,6 @@
 //! SQL of deliveries, as the engine: those of all tenants are claimed together.
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
 use chrono::{DateTime, Utc};
 use serde_json::Value;
@@ -117,7 +117,8 @@ pub(super) struct Most {
 }
 
 /// Claims the first delivery of each line that is due, of agents that are enabled, not full and not left alone. Those that were
-/// not tried yet may go together, when their agent accepts that. It looks agent by agent, at no more than it may claim: what waits
+/// not tried yet may go together, when their agent accepts that. Agents take turns, so that one that is slow, whose deliveries are
+/// therefore the oldest, does not take every place. It looks agent by agent, at no more than it may claim: what waits
 /// for one agent costs the others nothing, and what was delivered costs nobody anything. Whether a delivery is its line's first is
 /// asked so that the planner expects a yes as a rule: otherwise it reads and sorts all that waits for the agent, and without
 /// statistics all that it was ever told.
@@ -126,21 +127,24 @@ pub(super) async fn claim(
     lease: Uuid,
     time: Duration,
     most: &Most,
-    full: &[&(TenantId, AgentName)],
+    under_way: &HashMap<(TenantId, AgentName), usize>,
     default_tenant: TenantId,
 ) -> Result<Vec<Claimed>> {
-    let full_tenants: Vec<TenantId> = full.iter().map(|(tenant, _)| *tenant).collect();
-    let full_agents: Vec<&str> = full.iter().map(|(_, agent)| agent.as_str()).collect();
+    let tenants: Vec<TenantId> = under_way.keys().map(|(tenant, _)| *tenant).collect();
+    let agents: Vec<&str> = under_way.keys().map(|(_, agent)| agent.as_str()).collect();
+    let counts: Vec<i64> =
+        under_way.values().map(|count| i64::try_from(*count).unwrap_or(i64::MAX)).collect();
     Ok(sqlx::query_as(
         "with asked as (
-           select a.tenant_id, a.name, a.accepts_batches, a.left_alone_until is not null as breaker_was_open
+           select a.tenant_id, a.name, a.accepts_batches, a.left_alone_until is not null as breaker_was_open,
+                  $6 - coalesce(b.under_way, 0) as room
            from agents_to_tell() a
-           where (a.left_alone_until is null or a.left_alone_until <= clock_timestamp())
-             and not exists (select from unnest($4::uuid[], $5::text[]) f (tenant_id, agent)
-                             where f.tenant_id = a.tenant_id and f.agent = a.name)
+           left join unnest($4::uuid[], $5::text[], $9::bigint[]) b (tenant_id, agent, under_way)
+             on b.tenant_id = a.tenant_id and b.agent = a.name
+           where (a.left_alone_until is null or a.left_alone_until <= clock_timestamp()) and $6 > coalesce(b.under_way, 0)
          ), heads as (
            select a.tenant_id, d.id, a.name as target_agent, d.due_at, a.accepts_batches and d.status = 'pending' as may_join,
-                  a.breaker_was_open
+                  a.breaker_was_open, a.room
            from asked a cross join lateral (
              select d.id, d.due_at, d.status from agent_notification_events d
              where d.tenant_id = a.tenant_id and d.target_agent = a.name and d.status in ('pending', 'retry')
@@ -149,9 +153,9 @@ pub(super) async fn claim(
                              where e.tenant_id = a.tenant_id and e.target_agent = a.name and e.user_id = d.user_id
                                and e.status in ('pending', 'retry') order by e.seq limit 1)) is not true
              order by d.due_at
-             limit case when a.breaker_was_open then 1 when a.accepts_batches then $6::bigint + $7::bigint else $6 end) d
+             limit case when a.breaker_was_open then 1 when a.accepts_batches then a.room + $7::bigint else a.room end) d
          ), placed as (
-           select h.tenant_id, h.id, h.breaker_was_open, h.may_join and not h.breaker_was_open as in_batch,
+           select h.tenant_id, h.id, h.breaker_was_open, h.room, h.may_join and not h.breaker_was_open as in_batch,
                   row_number() over (partition by h.tenant_id, h.target_agent, h.may_join and not h.breaker_was_open
                                      order by h.due_at) as place
            from heads h
@@ -159,9 +163,9 @@ pub(super) async fn claim(
            select d.tenant_id, d.id, p.breaker_was_open, p.in_batch,
                   d.event_type = 'user_logout' or belongs(d.tenant_id, d.user_id, $8) as belongs
            from agent_notification_events d join placed p on p.tenant_id = d.tenant_id and p.id = d.id
-           where p.place <= case when p.breaker_was_open then 1 when p.in_batch then $7 else $6 end
+           where p.place <= case when p.breaker_was_open then 1 when p.in_batch then $7 else p.room end
              and d.status in ('pending', 'retry') and (d.leased_until is null or d.leased_until < clock_timestamp())
-           order by d.due_at limit $3
+           order by p.place, d.due_at limit $3
            for update of d skip locked
          )
          update agent_notification_events d
@@ -177,28 +181,32 @@ pub(super) async fn claim(
     .bind(lease)
     .bind(time.as_secs_f64())
     .bind(i64::try_from(most.in_all).unwrap_or(i64::MAX))
-    .bind(&full_tenants)
-    .bind(&full_agents)
+    .bind(&tenants)
+    .bind(&agents)
     .bind(i64::try_from(most.alone).unwrap_or(i64::MAX))
     .bind(i64::try_from(most.in_batch).unwrap_or(i64::MAX))
     .bind(default_tenant)
+    .bind(&counts)
     .fetch_all(engine)
     .await?)
 }
 
 /// Claims what stands behind the deliveries of an exchange in their lines, as far as it is due and was not tried yet. The lines are
-/// ours, because their first deliveries are; what another transaction is about to replace ends its line here.
+/// ours, because their first deliveries are; what another transaction is about to replace ends its line here, and so does what is
+/// about somebody who left: it becomes a dead letter as its line's first.
 pub(super) async fn claim_followers(
     engine: &PgPool,
     exchange: &Exchange,
     time: Duration,
     most: usize,
+    default_tenant: TenantId,
 ) -> Result<Vec<Claimed>> {
     Ok(sqlx::query_as(
         "with free as (
            select d.id, d.user_id, d.seq from agent_notification_events d
            where d.tenant_id = $1 and d.target_agent = $2 and d.user_id = any ($3) and d.status = 'pending'
              and d.due_at <= clock_timestamp() and (d.leased_until is null or d.leased_until < clock_timestamp())
+             and (d.event_type = 'user_logout' or belongs(d.tenant_id, d.user_id, $7))
            order by d.seq limit $6
            for update of d skip locked
          ), next as (
@@ -220,6 +228,7 @@ pub(super) async fn claim_followers(
     .bind(exchange.lease)
     .bind(time.as_secs_f64())
     .bind(i64::try_from(most).unwrap_or(i64::MAX))
+    .bind(default_tenant)
     .fetch_all(engine)
     .await?)
 }
@@ -314,8 +323,8 @@ pub(super) async fn facts(engine: &PgPool, exchanges: &[Exchange]) -> Result<Vec
 
 /// Writes what came of an exchange for each of its deliveries, and what it says about the agent, in one statement: also which
 /// versions of users' contexts the agent has now. Nothing for a delivery whose lease was lost. One that the agent acknowledged
-/// meanwhile is delivered, whatever it answered. An open breaker is closed by its probe alone: others were under way when it opened,
-/// and an admin may have opened it for longer.
+/// meanwhile is delivered, whatever it answered. A success closes a breaker whose time is over, and no other: it may have been under
+/// way when the breaker opened, or when an admin opened it for longer.
 pub(super) async fn settle(
     engine: &PgPool,
     exchange: &Exchange,
@@ -370,13 +379,16 @@ pub(super) async fn settle(
          ), well as (
            update agent_breakers b
              set failures = 0, probing_until = null, updated_at = now(),
-                 open_until = case when $18 or b.open_until <= clock_timestamp() then null else b.open_until end
+                 open_until = case when b.open_until <= clock_timestamp() then null else b.open_until end
            from agent a where $16 and b.tenant_id = a.tenant_id and b.agent = a.target_agent
              and (b.failures > 0 or b.open_until is not null)
          ), done_probing as (
            update agent_breakers b set probing_until = null
            from agent a where not $13 and not $16 and b.tenant_id = a.tenant_id and b.agent = a.target_agent
              and b.probing_until is not null
+         ), ended as (
+           update agent_sessions c set is_active = false
+           from agent s where $17 and c.tenant_id = s.tenant_id and c.agent_name = s.target_agent and c.is_active
          )
          update agents a set enabled = false, disabled_because = 'it answered that it is gone (410)', updated_at = now()
          from agent s where $17 and a.tenant_id = s.tenant_id and a.name = s.target_agent",

@@ -21,6 +21,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const LARGEST: usize = 64 * 1024;
 /// Agents that are asked at once.
 const AT_ONCE: usize = 16;
+/// For how long a round begins to ask: it ends within its minute, so that rounds never pile up, nor what stands behind them.
+const ROUND: Duration = Duration::from_secs(40);
 
 /// One look at an agent.
 #[derive(Debug, Clone, sqlx::FromRow)]
@@ -35,14 +37,15 @@ pub struct Check {
     pub error: Option<String>,
 }
 
-/// Asks every enabled agent of every tenant that is active, and keeps what they said as they say it; answers how many were asked.
-/// When it is cut short, those that were not asked are the next time's first.
+/// Asks every enabled agent of every tenant that is active, as many as a round has time for, and keeps what they said as they say
+/// it; answers how many were asked. Those that were not asked are the next round's first.
 ///
 /// # Errors
 /// The database's.
 pub async fn check_all(engine: &PgPool, outbound: &Outbound) -> Result<usize> {
     let agents = store::enabled(engine).await?;
-    let checks = stream::iter(agents).map(|(tenant, agent, endpoint)| async move {
+    let in_time = stream::iter(agents).take_until(tokio::time::sleep(ROUND));
+    let checks = in_time.map(|(tenant, agent, endpoint)| async move {
         let check = check(outbound, &endpoint).await;
         (tenant, agent, check)
     });

@@ -87,6 +87,8 @@ pub struct Refused {
 pub struct Batch {
     pub action: Action,
     pub limit: i64,
+    /// The last job of the batch before, whose jobs may still match: those that were refused do.
+    pub after: Option<Uuid>,
     /// Only say which they are.
     pub is_dry: bool,
 }
@@ -94,11 +96,13 @@ pub struct Batch {
 /// What a batch came to.
 #[derive(Debug, Clone, Default)]
 pub struct Bulk {
-    /// Jobs that match, counted up to 10 000.
+    /// Jobs that match, and come after the batch before, counted up to 10 000.
     pub matched: i64,
     /// Those with which it was done, or would be done: the oldest.
     pub touched: Vec<Uuid>,
     pub refused: Vec<Refused>,
+    /// Where the next batch begins; none when there is none.
+    pub next: Option<Uuid>,
 }
 
 impl Queues {
@@ -133,17 +137,19 @@ impl Queues {
         batch: Batch,
         request_id: &str,
     ) -> Result<Bulk> {
-        let Batch { action, limit, is_dry } = batch;
+        let Batch { action, limit, after, is_dry } = batch;
         let statuses = action.takes(queue.source);
         if statuses.is_empty() {
             return Ok(Bulk::default());
         }
         let mut reach = self.reach(viewer).await?;
-        let wanted = Wanted { view: reach.jobs_of(queue), queue, filter, statuses };
+        let wanted = Wanted { view: reach.jobs_of(queue), queue, filter, statuses, after };
         let matched = jobs::count(reach.connection(), &wanted, MOST_COUNTED).await?;
         let jobs = jobs::oldest(reach.connection(), &wanted, limit).await?;
         reach.commit().await?;
-        let mut bulk = Bulk { matched, ..Bulk::default() };
+        let is_last = i64::try_from(jobs.len()).is_ok_and(|count| matched <= count);
+        let next = jobs.last().filter(|_| !is_last).map(|job| job.id);
+        let mut bulk = Bulk { matched, next, ..Bulk::default() };
         for job in &jobs {
             if is_dry {
                 bulk.touched.push(job.id);

@@ -164,10 +164,13 @@ pub(super) async fn measure(engine: &PgPool) -> Result<Option<DateTime<Utc>>> {
            select d.tenant_id, 'agent-deliveries',
                   case when d.leased_until > clock_timestamp() then 'running'
                        when a.enabled is not true or t.state is distinct from 'active' then 'parked'
-                       when d.due_at > clock_timestamp() then 'delayed' else 'due' end,
-                  d.created_at
+                       when d.due_at > clock_timestamp() or l.until > clock_timestamp() then 'delayed' else 'due' end,
+                  greatest(d.alive_since, d.due_at)
            from agent_notification_events d
            left join agents a on a.tenant_id = d.tenant_id and a.name = d.target_agent
+           left join (select b.tenant_id, b.agent, greatest(b.open_until, b.probing_until) as until from agent_breakers b
+                      where b.open_until is not null and flag_is_on('CIRCUIT_BREAKER_ENABLED', b.agent)) l
+             on l.tenant_id = d.tenant_id and l.agent = d.target_agent
            left join tenants t on t.id = d.tenant_id
            where d.status in ('pending', 'retry')
            union all

@@ -140,6 +140,10 @@ pub enum Waiting {
     Paused(DateTime<Utc>),
     /// The agent is disabled.
     AgentOff,
+    /// The tenant is suspended.
+    TenantOff,
+    /// `MCP_AGENT_NOTIFICATION_ENABLED` is off.
+    TellingOff,
     /// The agent failed too often and is left alone until then.
     Breaker(DateTime<Utc>),
     /// Until then: it was put off, or failed and is tried again.
@@ -162,6 +166,8 @@ impl Waiting {
             Self::Approval => "approval",
             Self::Paused(_) => "paused",
             Self::AgentOff => "agent_disabled",
+            Self::TenantOff => "tenant_suspended",
+            Self::TellingOff => "notifications_off",
             Self::Breaker(_) => "breaker_open",
             Self::Delayed(_) => "delayed",
             Self::Delivery(_) => "earlier_delivery",
@@ -179,6 +185,8 @@ impl Waiting {
             Self::Approval => "a person has to decide on a tool call",
             Self::Paused(_) => "the queue is paused",
             Self::AgentOff => "the agent is disabled",
+            Self::TenantOff => "the tenant is suspended",
+            Self::TellingOff => "telling agents is switched off for the whole deployment",
             Self::Breaker(_) => "the agent failed too often and is left alone for a while",
             Self::Delayed(_) => "it is not due yet",
             Self::Delivery(_) => "behind an earlier delivery to the agent about this user",
@@ -214,6 +222,7 @@ struct Facts {
     behind: Option<Uuid>,
     open_until: Option<DateTime<Utc>>,
     is_off: bool,
+    is_suspended: bool,
 }
 
 /// Which jobs; what is none does not matter.
@@ -286,7 +295,7 @@ impl Queues {
         limit: i64,
     ) -> Result<Vec<Job>> {
         let mut reach = self.reach(viewer).await?;
-        let wanted = Wanted { view: reach.jobs_of(queue), queue, filter, statuses: &[] };
+        let wanted = Wanted { view: reach.jobs_of(queue), queue, filter, statuses: &[], after: None };
         let mut jobs = store::page(reach.connection(), &wanted, before, limit).await?;
         self.explain(&mut reach, queue, &mut jobs).await?;
         reach.commit().await?;
@@ -330,27 +339,30 @@ impl Queues {
             _ => Vec::new(),
         };
         let facts: HashMap<Uuid, Facts> = facts.into_iter().map(|facts| (facts.id, facts)).collect();
-        let (mut paused, mut is_worked_on) = (None, true);
+        let is_told = queue.source != Source::Deliveries || self.tells_agents;
+        let mut stands = Stands { paused: None, is_told, is_worked_on: true };
         if !waiting.is_empty() {
-            paused = pause::since(&self.engine, queue.name).await?;
-            is_worked_on = figures::is_worked_on(&self.engine).await?;
+            stands.paused = pause::since(&self.engine, queue.name).await?;
+            stands.is_worked_on = figures::is_worked_on(&self.engine).await?;
         }
         let now = Utc::now();
         for job in jobs {
             let facts = facts.get(&job.id).copied().unwrap_or_default();
-            job.waiting = waits_for(job, &facts, paused, is_worked_on, now);
+            job.waiting = waits_for(job, &facts, &stands, now);
         }
         Ok(())
     }
 }
 
-fn waits_for(
-    job: &Job,
-    facts: &Facts,
+/// What holds for all jobs of a queue.
+struct Stands {
     paused: Option<DateTime<Utc>>,
+    /// It is no queue of deliveries, or agents are told at all.
+    is_told: bool,
     is_worked_on: bool,
-    now: DateTime<Utc>,
-) -> Option<Waiting> {
+}
+
+fn waits_for(job: &Job, facts: &Facts, queue: &Stands, now: DateTime<Utc>) -> Option<Waiting> {
     let later = |at: Option<DateTime<Utc>>| at.filter(|at| *at > now);
     Some(match job.status() {
         Status::AwaitingApproval => Waiting::Approval,
@@ -358,8 +370,12 @@ fn waits_for(
             "queued" => Waiting::Turn(facts.behind),
             "waiting" => Waiting::Slot,
             _ => {
-                if let Some(since) = paused {
+                if let Some(since) = queue.paused {
                     Waiting::Paused(since)
+                } else if !queue.is_told {
+                    Waiting::TellingOff
+                } else if facts.is_suspended {
+                    Waiting::TenantOff
                 } else if facts.is_off {
                     Waiting::AgentOff
                 } else if let Some(until) = later(facts.open_until) {
@@ -368,7 +384,7 @@ fn waits_for(
                     Waiting::Delayed(until)
                 } else if let Some(earlier) = facts.behind {
                     Waiting::Delivery(earlier)
-                } else if !is_worked_on {
+                } else if !queue.is_worked_on {
                     Waiting::NoWorker
                 } else {
                     Waiting::Worker

@@ -24,6 +24,8 @@ pub(in crate::queues) struct Wanted<'a> {
     pub(in crate::queues) filter: &'a Filter,
     /// Beside the filter's: one of these. All of them when it is empty.
     pub(in crate::queues) statuses: &'a [Status],
+    /// Only those that come after this one.
+    pub(in crate::queues) after: Option<Uuid>,
 }
 
 pub(super) async fn page(
@@ -141,6 +143,9 @@ impl Wanted<'_> {
                 " and not exists (select from queue_discards x where x.tenant_id = j.tenant_id and x.queue = j.queue and x.id = j.id)",
             );
         }
+        if let Some(after) = self.after {
+            query.push(" and j.id > ").push_bind(after);
+        }
         if let Some(before) = before {
             query.push(" and j.id < ").push_bind(before);
         }
@@ -174,7 +179,7 @@ pub(super) async fn facts_of_turns(
 ) -> Result<Vec<Facts>> {
     let (tenants, ids) = columns(turns);
     Ok(sqlx::query_as(
-        "select t.id, null::timestamptz as open_until, false as is_off,
+        "select t.id, null::timestamptz as open_until, false as is_off, false as is_suspended,
                 (select b.id from turns b
                  where b.tenant_id = t.tenant_id and b.conversation_id = t.conversation_id and b.turn_no < t.turn_no
                    and b.state in ('queued', 'waiting', 'ready', 'running', 'awaiting_approval')
@@ -194,13 +199,16 @@ pub(super) async fn facts_of_deliveries(
 ) -> Result<Vec<Facts>> {
     let (tenants, ids) = columns(deliveries);
     Ok(sqlx::query_as(
-        "select d.id, greatest(b.open_until, b.probing_until) as open_until, not coalesce(a.enabled, false) as is_off,
+        "select d.id, t.state <> 'active' as is_suspended, not coalesce(a.enabled, false) as is_off,
+                case when b.open_until is not null and flag_is_on('CIRCUIT_BREAKER_ENABLED', d.target_agent)
+                     then greatest(b.open_until, b.probing_until) end as open_until,
                 (select e.id from agent_notification_events e
                  where e.tenant_id = d.tenant_id and e.target_agent = d.target_agent and e.user_id = d.user_id
                    and e.status in ('pending', 'retry') and e.seq < d.seq
                  order by e.seq desc limit 1) as behind
          from unnest($1::uuid[], $2::uuid[]) k (tenant_id, id)
          join agent_notification_events d on d.tenant_id = k.tenant_id and d.id = k.id
+         join tenants t on t.id = d.tenant_id
          left join agents a on a.tenant_id = d.tenant_id and a.name = d.target_agent
          left join agent_breakers b on b.tenant_id = d.tenant_id and b.agent = d.target_agent",
     )

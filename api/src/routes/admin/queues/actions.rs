@@ -71,6 +71,8 @@ pub(crate) struct BulkBody {
     #[serde(default = "usual_batch")]
     #[schema(minimum = 1, maximum = 500, default = 100)]
     limit: i64,
+    /// `next` of the answer before.
+    after: Option<Uuid>,
     /// Only say which they are.
     #[serde(default)]
     dry_run: bool,
@@ -103,13 +105,16 @@ pub(crate) struct RefusedView {
 pub(crate) struct BulkView {
     action: ActionView,
     dry_run: bool,
-    /// Jobs that matched before, counted up to 10 000.
+    /// Jobs that matched before, and come after `after`, counted up to 10 000.
     matched: i64,
     /// Those with which it was done; of a dry run, those with which it would be done.
     touched: Vec<Uuid>,
     refused: Vec<RefusedView>,
-    /// There are more: the same request again does it to them.
+    /// There are more.
     more: bool,
+    /// The same request with this as `after` does it to those; null when there are none.
+    #[schema(required = true)]
+    next: Option<Uuid>,
 }
 
 /// Begins a dead or failed job anew. A dead turn stays as it is; a new one is made at the end of its conversation's line.
@@ -186,16 +191,17 @@ pub(crate) async fn act_on_jobs(
     if !(1..=LARGEST_BATCH).contains(&body.limit) {
         return Err(Error::unacceptable(format!("limit: takes 1 to {LARGEST_BATCH}")).into());
     }
-    let batch = Batch { action: body.action.into(), limit: body.limit, is_dry: body.dry_run };
+    let batch =
+        Batch { action: body.action.into(), limit: body.limit, after: body.after, is_dry: body.dry_run };
     let filter = body.filter.filter()?;
     let viewer = steward.viewer()?;
     let done = app.queues.act_on_all(&viewer, queue, &filter, batch, steward.request_id()).await?;
-    let handled = i64::try_from(done.touched.len() + done.refused.len()).unwrap_or(i64::MAX);
     Ok(JsonAnswer(BulkView {
         action: body.action,
         dry_run: body.dry_run,
         matched: done.matched,
-        more: done.matched > handled,
+        more: done.next.is_some(),
+        next: done.next,
         touched: done.touched,
         refused: done
             .refused

@@ -74,8 +74,8 @@ impl From<Status> for JobStatusView {
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct WaitingView {
-    /// earlier_turn, tenant_cap, approval, paused, agent_disabled, breaker_open, delayed, earlier_delivery, no_worker or
-    /// worker.
+    /// earlier_turn, tenant_cap, approval, paused, notifications_off, tenant_suspended, agent_disabled, breaker_open, delayed,
+    /// earlier_delivery, no_worker or worker.
     #[schema(example = "earlier_turn")]
     reason: &'static str,
     /// The same for people.
@@ -322,7 +322,7 @@ pub(crate) async fn list_jobs(
         (status = 404, description = "There is no such queue or job", body = ErrorBody),
     )
 )]
-pub(crate) async fn get_job(
+pub(crate) async fn get_queue_job(
     State(app): State<App>,
     steward: Steward,
     Path(path): Path<JobPath>,

@@ -58,11 +58,15 @@ pub(super) async fn one(tx: &mut TenantTx, id: Uuid) -> Result<Option<Delivery>>
     .await?)
 }
 
-/// A dead letter is as it was at first, in its old place of its line. False when it is none, or its agent is gone.
+/// A dead letter is as it was at first, in its old place of its line, whatever an admin has done to it in the queue. False when it is
+/// none, or its agent is gone.
 pub(super) async fn replay(tx: &mut TenantTx, id: Uuid) -> Result<bool> {
     let tenant = tx.actor().tenant;
     let done = sqlx::query(
-        "update agent_notification_events d
+        "with taken_back as (
+           delete from queue_discards where tenant_id = $1 and queue = 'agent-deliveries' and id = $2
+         )
+         update agent_notification_events d
            set status = 'pending', retry_count = 0, error_message = null, processed_at = null, due_at = clock_timestamp(),
                alive_since = clock_timestamp()
          where d.tenant_id = $1 and d.id = $2 and d.status = 'failed'
@@ -82,7 +86,9 @@ pub(super) async fn count_dead(tx: &mut TenantTx, filter: &Filter) -> Result<i64
          where d.tenant_id = $1 and d.status = 'failed' and ($2::text is null or d.target_agent = $2)
            and ($3::uuid is null or d.user_id = $3) and ($4::timestamptz is null or d.created_at >= $4)
            and ($5::timestamptz is null or d.created_at < $5)
-           and exists (select from agents a where a.tenant_id = $1 and a.name = d.target_agent)",
+           and exists (select from agents a where a.tenant_id = $1 and a.name = d.target_agent)
+           and not exists (select from queue_discards x
+                           where x.tenant_id = $1 and x.queue = 'agent-deliveries' and x.id = d.id)",
     )
     .bind(tenant)
     .bind(filter.agent.as_ref().map(AgentName::as_str))
@@ -93,7 +99,7 @@ pub(super) async fn count_dead(tx: &mut TenantTx, filter: &Filter) -> Result<i64
     .await?)
 }
 
-/// As [`replay`], the oldest first and in their order.
+/// As [`replay`], the oldest first and in their order, but for those that an admin has discarded or cancelled.
 pub(super) async fn replay_all(tx: &mut TenantTx, filter: &Filter, most: i64) -> Result<i64> {
     let tenant = tx.actor().tenant;
     let done = sqlx::query(
@@ -104,6 +110,8 @@ pub(super) async fn replay_all(tx: &mut TenantTx, filter: &Filter, most: i64) ->
              and ($3::uuid is null or d.user_id = $3) and ($4::timestamptz is null or d.created_at >= $4)
              and ($5::timestamptz is null or d.created_at < $5)
              and exists (select from agents a where a.tenant_id = $1 and a.name = d.target_agent)
+             and not exists (select from queue_discards x
+                             where x.tenant_id = $1 and x.queue = 'agent-deliveries' and x.id = d.id)
            order by d.seq limit $6
          )
          update agent_notification_events d
