@@ -1,7 +1,5 @@
 //! What agents did is what the audit log says they did: both are one transaction, and refusals are in it too.
 
-use std::time::Duration;
-
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
@@ -109,13 +107,7 @@ async fn no_session_begins_with_credentials_that_are_being_replaced() {
         .await
         .unwrap();
     let waits = async {
-        let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
-        while !app
-            .one::<bool>("select exists (select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock')")
-            .await
-        {
-            assert!(tokio::time::Instant::now() < deadline, "nobody waits for the rotation");
-        }
+        app.until_somebody_waits_for_a_lock().await;
         sqlx::query("update agent_sessions set is_active = false").execute(&mut *rotation).await.unwrap();
         rotation.commit().await.unwrap();
     };

@@ -153,6 +153,23 @@ impl TestApp {
         }
         counts
     }
+
+    /// Waits until a statement answers true.
+    pub(crate) async fn until(&self, statement: &'static str) {
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(15);
+        let admin = self.db.admin();
+        while !sqlx::query_scalar::<_, bool>(statement).fetch_one(&admin).await.unwrap() {
+            assert!(tokio::time::Instant::now() < deadline, "never true: {statement}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    pub(crate) async fn until_somebody_waits_for_a_lock(&self) {
+        self.until(
+            "select exists (select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock')",
+        )
+        .await;
+    }
 }
 
 /// A body of POST /chat.

@@ -63,6 +63,7 @@ async fn many_are_gone_through_although_some_refuse() {
         touched += bulk["touched"].as_array().unwrap().len();
         refused += bulk["refused"].as_array().unwrap().len();
         batches += 1;
+        assert!(batches < 10, "it goes round in circles: {bulk}");
         assert_eq!(bulk["more"], !bulk["next"].is_null(), "{bulk}");
         if bulk["next"].is_null() {
             break;

@@ -104,11 +104,11 @@ async fn a_client_that_goes_away_takes_its_call_back() {
         sqlx::query("select from items for update").execute(&mut *holding).await.unwrap();
         let params = json!({"name": "complete_task", "arguments": {"task_id": id}});
         let calling = tokio::spawn(message(&app, MEMBER, era, "tools/call", &params).send());
-        until(&app, "select count(*) > 0 from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()").await;
+        app.until_somebody_waits_for_a_lock().await;
         calling.abort();
         until_cancelled(&app, era).await;
         holding.rollback().await.unwrap();
-        until(&app, "select count(*) = 0 from pg_stat_activity where xact_start is not null and pid <> pg_backend_pid() and datname = current_database()").await;
+        app.until("select count(*) = 0 from pg_stat_activity where xact_start is not null and pid <> pg_backend_pid() and datname = current_database()").await;
         let found = call(&app, MEMBER, era, "list_tasks", &json!({"status": "all"})).await;
         let task = &structured(&found)["items"][0];
         assert_eq!((&task["version"], &task["payload"]["status"]), (&json!(1), &json!("todo")), "{era:?}");
@@ -131,16 +131,6 @@ async fn until_cancelled(app: &TestApp, era: Era) {
             return;
         }
         assert!(tokio::time::Instant::now() < deadline, "the call was not cancelled: {text}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
-
-/// Waits until a statement answers true.
-async fn until(app: &TestApp, statement: &'static str) {
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
-    let admin = app.db.admin();
-    while !sqlx::query_scalar::<_, bool>(statement).fetch_one(&admin).await.unwrap() {
-        assert!(tokio::time::Instant::now() < deadline, "never true: {statement}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

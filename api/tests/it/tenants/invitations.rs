@@ -4,12 +4,11 @@ use http::{Method, StatusCode, header};
 use secrecy::SecretString;
 use serde_json::{Value, json};
 
-use super::{
-    OPERATOR, get_with, made, now_ms, provision, signed,
-    signed_in::{PASSWORD, sign_in},
-    start,
+use super::{OPERATOR, get_with, made, now_ms, provision, signed, signed_in::sign_in, start};
+use crate::{
+    app::{Answered, TestApp},
+    auth::PASSWORD,
 };
-use crate::app::{Answered, TestApp};
 
 const ACCEPT: &str = "/api/v1/auth/invitations/accept";
 
@@ -33,8 +32,7 @@ async fn register(app: &TestApp, email: &str, code: &str) -> Answered {
 }
 
 async fn log_in(app: &TestApp, email: &str) -> String {
-    let body = json!({"email": email, "password": PASSWORD});
-    let answered = app.send(app.request(Method::POST, "/api/v1/auth/login").json(&body)).await;
+    let answered = app.log_in(email, PASSWORD).await;
     assert_eq!(answered.status, StatusCode::OK, "{answered:?}");
     answered.json()["access_token"].as_str().unwrap().to_owned()
 }

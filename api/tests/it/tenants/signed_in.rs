@@ -4,18 +4,14 @@ use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use super::{invitations, provision, start};
-use crate::app::{Answered, TestApp, say};
-
-pub(super) const PASSWORD: &str = "correct horse battery staple";
+use crate::{
+    app::{Answered, TestApp, say},
+    auth::PASSWORD,
+};
 
 /// A bearer token of a new account with this address.
 pub(super) async fn sign_in(app: &TestApp, email: &str) -> String {
-    let body = json!({"email": email, "password": PASSWORD});
-    let registered = app.send(app.request(Method::POST, "/api/v1/auth/register").json(&body)).await;
-    assert!(registered.status.is_success(), "{registered:?}");
-    let signed_in = app.send(app.request(Method::POST, "/api/v1/auth/login").json(&body)).await;
-    assert_eq!(signed_in.status, StatusCode::OK, "{signed_in:?}");
-    signed_in.json()["access_token"].as_str().unwrap().to_owned()
+    app.sign_up(email).await["access_token"].as_str().unwrap().to_owned()
 }
 
 async fn get(app: &TestApp, token: &str, path: &str, tenant: Option<&str>) -> Answered {
