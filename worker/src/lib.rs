@@ -336,7 +336,8 @@ fn hostname() -> String {
         .map_or_else(|_| "localhost".to_owned(), |name| name.trim().to_owned())
 }
 
-/// How long a worker that stops waits for the deliveries and the jobs of its queues that it has begun: an exchange takes no longer.
+/// How long a worker that stops waits for the deliveries and the jobs of its queues that it has begun. An exchange takes
+/// no longer, unless `MCP_NOTIFICATION_TIMEOUT` is.
 const LAST_JOBS: Duration = Duration::from_secs(10);
 /// How long a worker that stops waits for its last bells to be rung.
 const LAST_RINGS: Duration = Duration::from_secs(2);

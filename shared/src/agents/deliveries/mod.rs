@@ -272,6 +272,27 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn many_that_are_slow_leave_places_to_one_that_is_quick() {
+        let db = TestDb::new().await;
+        run(
+            &db,
+            "insert into tenants (id, name) values ('0198c0de-0000-7000-8000-0000000000aa', 'acme');
+             insert into agents (tenant_id, name, endpoint)
+             select t.id, n, 'https://agents.example.com'
+             from tenants t, (values ('quick'), ('slow_1'), ('slow_2'), ('slow_3')) a (n) where t.name = 'acme';
+             insert into agent_notification_events
+               (tenant_id, event_id, target_agent, user_id, event_type, correlation_id, due_at)
+             select a.tenant_id, gen_random_uuid(), a.name, gen_random_uuid(), 'user_logout', a.name,
+                    now() - case a.name when 'quick' then interval '1 second' else interval '1 hour' end
+             from agents a, generate_series(1, 5)",
+        )
+        .await;
+        // The places that became free are fewer than the agents that are slow.
+        let under_way = [("slow_1", 6), ("slow_2", 6), ("slow_3", 6)];
+        assert_eq!(claim(&db, 2, &under_way).await, ["quick", "quick"]);
+    }
+
+    #[tokio::test]
     async fn what_stands_behind_a_sign_out_is_no_business_of_a_tenant_that_was_left() {
         let db = TestDb::new().await;
         run(

@@ -117,8 +117,8 @@ pub(super) struct Most {
 }
 
 /// Claims the first delivery of each line that is due, of agents that are enabled, not full and not left alone. Those that were
-/// not tried yet may go together, when their agent accepts that. Agents take turns, so that one that is slow, whose deliveries are
-/// therefore the oldest, does not take every place. It looks agent by agent, at no more than it may claim: what waits
+/// not tried yet may go together, when their agent accepts that. Agents take turns, counted with what is under way with each, so
+/// that those that are slow, whose deliveries are therefore the oldest, do not take every place. It looks agent by agent, at no more than it may claim: what waits
 /// for one agent costs the others nothing, and what was delivered costs nobody anything. Whether a delivery is its line's first is
 /// asked so that the planner expects a yes as a rule: otherwise it reads and sorts all that waits for the agent, and without
 /// statistics all that it was ever told.
@@ -165,7 +165,7 @@ pub(super) async fn claim(
            from agent_notification_events d join placed p on p.tenant_id = d.tenant_id and p.id = d.id
            where p.place <= case when p.breaker_was_open then 1 when p.in_batch then $7 else p.room end
              and d.status in ('pending', 'retry') and (d.leased_until is null or d.leased_until < clock_timestamp())
-           order by p.place, d.due_at limit $3
+           order by p.place + $6 - p.room, d.due_at limit $3
            for update of d skip locked
          )
          update agent_notification_events d

@@ -99,7 +99,7 @@ pub(super) async fn count_dead(tx: &mut TenantTx, filter: &Filter) -> Result<i64
     .await?)
 }
 
-/// As [`replay`], the oldest first and in their order, but for those that an admin has discarded or cancelled.
+/// As [`replay`], the oldest first and in their order, but for those that an admin has discarded.
 pub(super) async fn replay_all(tx: &mut TenantTx, filter: &Filter, most: i64) -> Result<i64> {
     let tenant = tx.actor().tenant;
     let done = sqlx::query(
